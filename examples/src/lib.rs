@@ -1,0 +1,1 @@
+//! The link shortener that the `service` program serves.

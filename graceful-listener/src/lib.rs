@@ -1,0 +1,1 @@
+//! Takes over listening sockets, drains gracefully and deploys without losing a request.

@@ -1,0 +1,1 @@
+//! Times every sqlx statement into your own logger, with its arguments.
