@@ -1,0 +1,3 @@
+//! Everything through the public API, with real sockets, processes and signals.
+
+mod ports;
