@@ -1,7 +1,9 @@
 //! Takes over listening sockets, drains gracefully and deploys without losing a request.
 
+mod pid_file;
 mod ports;
 
+pub use pid_file::{PidFile, PidFileError};
 pub use ports::{PortName, Ports, PortsError};
 
 #[cfg(doctest)]

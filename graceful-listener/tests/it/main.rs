@@ -1,3 +1,9 @@
 //! Everything through the public API, with real sockets, processes and signals.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails, in its helpers too"
+)]
+
+mod pid_file;
 mod ports;
