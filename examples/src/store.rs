@@ -1,0 +1,262 @@
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sqlx::migrate::MigrateError;
+use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
+
+use crate::{Code, Link, Target};
+
+/// The links, in SQLite, PostgreSQL or MariaDB.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: Pool,
+}
+
+impl Store {
+    /// Connects to the database that `url` names (`sqlite:`, `postgres:`,
+    /// `mysql:` or `mariadb:`) and brings its tables up to date. An SQLite
+    /// file is created when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the URL is of no known scheme, the database cannot be reached, or
+    /// its tables cannot be brought up to date.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        let failed = |error| StoreError::new("connect", error);
+        let pool = match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => {
+                let options: SqliteConnectOptions = url.parse().map_err(failed)?;
+                let options = options
+                    .create_if_missing(true)
+                    .journal_mode(SqliteJournalMode::Wal)
+                    .busy_timeout(PATIENCE);
+                let pool = SqlitePoolOptions::new().acquire_timeout(PATIENCE);
+                Pool::Sqlite(pool.connect_with(options).await.map_err(failed)?)
+            }
+            Some("postgres" | "postgresql") => {
+                let pool = PgPoolOptions::new().acquire_timeout(PATIENCE);
+                Pool::Postgres(pool.connect(url).await.map_err(failed)?)
+            }
+            Some("mysql" | "mariadb") => {
+                let pool = MySqlPoolOptions::new().acquire_timeout(PATIENCE);
+                Pool::MySql(pool.connect(url).await.map_err(failed)?)
+            }
+            _ => {
+                let reason = "the URL begins with none of sqlite:, postgres:, mysql: and mariadb:";
+                return Err(failed(sqlx::Error::Configuration(reason.into())));
+            }
+        };
+        let store = Self { pool };
+        store
+            .migrate()
+            .await
+            .map_err(|error| failed(error.into()))?;
+        Ok(store)
+    }
+
+    async fn migrate(&self) -> Result<(), MigrateError> {
+        match &self.pool {
+            Pool::Sqlite(pool) => sqlx::migrate!("migrations/sqlite").run(pool).await,
+            Pool::Postgres(pool) => sqlx::migrate!("migrations/postgres").run(pool).await,
+            Pool::MySql(pool) => sqlx::migrate!("migrations/mysql").run(pool).await,
+        }
+    }
+
+    /// Stores a link under a new code.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn insert(&self, target: &Target) -> Result<Link, StoreError> {
+        let failed = |error| StoreError::new("insert a link", error);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let created_at = i64::try_from(now).unwrap_or(i64::MAX);
+        loop {
+            let code = Code::random().map_err(|e| failed(sqlx::Error::Io(e.into())))?;
+            let inserted = on_pool!(self, pool, sql => sqlx::query(sql.insert)
+                .bind(code.as_str())
+                .bind(target.as_str())
+                .bind(created_at)
+                .execute(pool)
+                .await
+                .map(|_| ()));
+            match inserted {
+                Ok(()) => {
+                    return Ok(Link {
+                        code,
+                        url: target.as_str().to_owned(),
+                        hits: 0,
+                        created_at,
+                    });
+                }
+                Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
+    /// Finds the link of a code.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn find(&self, code: &Code) -> Result<Option<Link>, StoreError> {
+        let row: Option<Row> = on_pool!(self, pool, sql => sqlx::query_as(sql.find)
+            .bind(code.as_str())
+            .fetch_optional(pool)
+            .await)
+        .map_err(|error| StoreError::new("find a link", error))?;
+        Ok(row.map(link))
+    }
+
+    /// Counts one more hit of a link.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn count_hit(&self, code: &Code) -> Result<(), StoreError> {
+        on_pool!(self, pool, sql => sqlx::query(sql.count_hit)
+            .bind(code.as_str())
+            .execute(pool)
+            .await
+            .map(|_| ()))
+        .map_err(|error| StoreError::new("count a hit", error))
+    }
+
+    /// The newest links, at most `limit`, newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn newest(&self, limit: u32) -> Result<Vec<Link>, StoreError> {
+        let rows: Vec<Row> = on_pool!(self, pool, sql => sqlx::query_as(sql.newest)
+            .bind(i64::from(limit))
+            .fetch_all(pool)
+            .await)
+        .map_err(|error| StoreError::new("list the newest links", error))?;
+        Ok(rows.into_iter().map(link).collect())
+    }
+
+    /// Runs a deliberately slow query, of about `steps` steps of work for the
+    /// database, and gives the number of links.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn report(&self, steps: u32) -> Result<i64, StoreError> {
+        on_pool!(self, pool, sql => sqlx::query_scalar(sql.report)
+            .bind(i64::from(steps))
+            .fetch_one(pool)
+            .await)
+        .map_err(|error| StoreError::new("make the report", error))
+    }
+
+    /// Closes all connections, after the statements that still run on them.
+    pub async fn close(&self) {
+        on_pool!(self, pool, _sql => pool.close().await);
+    }
+}
+
+/// A statement that the database did not carry out.
+#[derive(Debug)]
+pub struct StoreError {
+    attempted: &'static str,
+    source: sqlx::Error,
+}
+
+impl StoreError {
+    fn new(attempted: &'static str, source: sqlx::Error) -> Self {
+        Self { attempted, source }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not {}", self.attempted)
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+    MySql(MySqlPool),
+}
+
+/// The statements in one database's dialect.
+struct Statements {
+    insert: &'static str,
+    find: &'static str,
+    count_hit: &'static str,
+    newest: &'static str,
+    report: &'static str,
+}
+
+const POSTGRES: Statements = Statements {
+    insert: "INSERT INTO links (code, url, created_at) VALUES ($1, $2, $3)",
+    find: "SELECT code, url, hits, created_at FROM links WHERE code = $1",
+    count_hit: "UPDATE links SET hits = hits + 1 WHERE code = $1",
+    newest: "SELECT code, url, hits, created_at FROM links ORDER BY created_at DESC, code LIMIT $1",
+    report: "SELECT COUNT(*) FROM links, (SELECT COUNT(*) FROM generate_series(1, $1)) AS work",
+};
+
+const SQLITE: Statements = Statements {
+    report: "WITH RECURSIVE work (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM work WHERE n < $1) \
+             SELECT COUNT(*) FROM links, (SELECT COUNT(*) FROM work)",
+    ..POSTGRES
+};
+
+const MYSQL: Statements = Statements {
+    insert: "INSERT INTO links (code, url, created_at) VALUES (?, ?, ?)",
+    find: "SELECT code, url, hits, created_at FROM links WHERE code = ?",
+    count_hit: "UPDATE links SET hits = hits + 1 WHERE code = ?",
+    newest: "SELECT code, url, hits, created_at FROM links ORDER BY created_at DESC, code LIMIT ?",
+    report: "SELECT COUNT(*) FROM links, (SELECT BENCHMARK(?, SHA1('work'))) AS work",
+};
+
+/// Does the same on whichever pool there is: sqlx's types differ by database,
+/// the program text does not.
+macro_rules! on_pool {
+    ($store:expr, $pool:ident, $sql:ident => $body:expr) => {
+        match &$store.pool {
+            Pool::Sqlite($pool) => {
+                let $sql = &SQLITE;
+                $body
+            }
+            Pool::Postgres($pool) => {
+                let $sql = &POSTGRES;
+                $body
+            }
+            Pool::MySql($pool) => {
+                let $sql = &MYSQL;
+                $body
+            }
+        }
+    };
+}
+use on_pool;
+
+type Row = (String, String, i64, i64);
+
+fn link((code, url, hits, created_at): Row) -> Link {
+    Link {
+        code: Code::stored(code),
+        url,
+        hits,
+        created_at,
+    }
+}
+
+/// How long a request waits for a connection, or for a locked SQLite file.
+const PATIENCE: Duration = Duration::from_secs(5);
