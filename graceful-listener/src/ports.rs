@@ -98,6 +98,7 @@ impl Ports {
     }
 
     /// Iterates over the names and descriptors in the order of the text.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&PortName, RawFd)> {
         self.0.iter().map(|(name, fd)| (name, *fd))
     }

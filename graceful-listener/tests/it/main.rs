@@ -5,5 +5,7 @@
     reason = "a panic is how a test fails, in its helpers too"
 )]
 
+mod child;
+mod notify;
 mod pid_file;
 mod ports;

@@ -1,0 +1,47 @@
+//! This binary again, as another process that plays one of the roles below.
+//!
+//! A role is an ordinary test to the harness; without its variable it does nothing.
+
+use std::env;
+use std::ffi::OsStr;
+use std::process::Command;
+
+const ROLE: &str = "GRACEFUL_LISTENER_TEST_ROLE";
+
+/// A command that runs the test `name` with the variable that makes it act.
+pub(crate) fn role(name: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command
+        .args([
+            name,
+            "--exact",
+            "--nocapture",
+            "--test-threads=1",
+            "--quiet",
+        ])
+        .env(ROLE, name);
+    for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Whether this process was started to play the role.
+pub(crate) fn plays(name: &str) -> bool {
+    env::var_os(ROLE).as_deref() == Some(OsStr::new(name))
+}
+
+/// Whether a program is installed. What is left out without it is told, and is
+/// a failure where everything is required.
+pub(crate) fn has(program: &str) -> bool {
+    let found = env::split_paths(&env::var_os("PATH").unwrap_or_default())
+        .any(|path| path.join(program).is_file());
+    if !found {
+        assert!(
+            env::var_os("TEST_REQUIRE_ALL").is_none(),
+            "{program} is not installed"
+        );
+        eprintln!("left out: {program} is not installed");
+    }
+    found
+}
