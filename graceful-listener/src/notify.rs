@@ -11,9 +11,11 @@ use std::{env, fmt, process};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg, setsockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, recvmsg, sendmsg,
+    setsockopt,
 };
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::close;
 
 /// Tells whoever started this process how it is doing, by systemd's protocol.
 ///

@@ -1,6 +1,10 @@
 //! Everything through the public API, with real sockets, processes and signals.
 
 #![expect(
+    clippy::print_stderr,
+    reason = "a child tells its parent, and people what was left out"
+)]
+#![expect(
     clippy::unwrap_used,
     reason = "a panic is how a test fails, in its helpers too"
 )]
