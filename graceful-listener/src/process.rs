@@ -1,0 +1,495 @@
+#![expect(
+    unsafe_code,
+    reason = "the kernel's process interface: the steps between fork and exec, pidfds, waitid"
+)]
+
+use std::ffi::{CString, OsStr, OsString, c_char, c_void};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::ptr;
+
+use nix::libc::{self, c_int, pid_t};
+
+pub(crate) use self::cgroup::Cgroup;
+pub(crate) use self::exit::Exit;
+pub(crate) use self::signal::{Signal, UnknownSignal};
+
+mod cgroup;
+mod exit;
+mod signal;
+
+/// A program to be started: everything its process has when it begins to run.
+///
+/// The environment is complete: nothing is inherited. Descriptors 0, 1 and 2 are
+/// the caller's, unless `output` says otherwise; no signal is blocked.
+#[derive(Debug)]
+pub(crate) struct Spawn<'a> {
+    /// Looked up in the `PATH` of `env` if it has no slash.
+    pub(crate) program: &'a OsStr,
+    pub(crate) args: &'a [OsString],
+    pub(crate) env: &'a [(OsString, OsString)],
+    pub(crate) dir: Option<&'a Path>,
+    /// Descriptors to pass, each with the number the program finds it at.
+    pub(crate) descriptors: &'a [(BorrowedFd<'a>, RawFd)],
+    /// Sets `LISTEN_PID` to the process's own id.
+    pub(crate) listen_pid: bool,
+    /// Signals whose action is put back to the default.
+    pub(crate) default_signals: &'a [Signal],
+    /// Signals that are ignored.
+    pub(crate) ignored_signals: &'a [Signal],
+    /// Sent to the process when the caller's thread ends.
+    pub(crate) death_signal: Option<Signal>,
+    pub(crate) cgroup: Option<&'a Cgroup>,
+}
+
+impl Spawn<'_> {
+    /// Starts the program at the head of a process group of its own.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the program cannot be executed, and then nothing of it is left.
+    pub(crate) fn spawn(&self) -> io::Result<Process> {
+        let _placeholders = self.occupy_targets()?;
+        let child = self.command()?.spawn()?;
+        let pid = pid_t::try_from(child.id()).map_err(io::Error::other)?;
+        // Dropping a `Child` neither ends nor reaps it.
+        drop(child);
+        let pidfd = pidfd_open(pid).inspect_err(|_| {
+            // SAFETY: plain system calls on a child that has not been reaped, whose
+            // id therefore cannot be another's.
+            unsafe {
+                libc::kill(pid, libc::SIGKILL);
+                libc::waitpid(pid, ptr::null_mut(), 0);
+            }
+        })?;
+        Ok(Process {
+            pid,
+            pidfd,
+            child: true,
+        })
+    }
+
+    fn command(&self) -> io::Result<Command> {
+        let mut command = Command::new(self.program);
+        command.args(self.args);
+        if let Some(dir) = self.dir {
+            command.current_dir(dir);
+        }
+        // Everything the closure uses is made here: between fork and exec it may
+        // not allocate, lock or panic.
+        let mut environment = Environment::new(self.env, self.listen_pid)?;
+        let mut moves: Vec<(RawFd, RawFd, RawFd)> = self
+            .descriptors
+            .iter()
+            .map(|(fd, target)| (fd.as_raw_fd(), *target, -1))
+            .collect();
+        let above = moves
+            .iter()
+            .map(|(_, target, _)| target + 1)
+            .max()
+            .unwrap_or(0)
+            .max(3);
+        let default_signals: Vec<c_int> = self.default_signals.iter().map(|s| s.number()).collect();
+        let ignored_signals: Vec<c_int> = self.ignored_signals.iter().map(|s| s.number()).collect();
+        let death_signal = self.death_signal.map(Signal::number);
+        let cgroup = self.cgroup.map(Cgroup::procs).transpose()?;
+        let parent = std::process::id().cast_signed();
+        let steps = move || {
+            // SAFETY: async-signal-safe calls on values made before the fork.
+            unsafe {
+                check(libc::setpgid(0, 0))?;
+                if let Some(cgroup) = &cgroup {
+                    let own = b"0";
+                    let written =
+                        libc::write(cgroup.as_raw_fd(), own.as_ptr().cast::<c_void>(), own.len());
+                    if written < 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
+                for (source, target, spare) in &mut moves {
+                    if source != target {
+                        *spare = check(libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, above))?;
+                    }
+                }
+                for (source, target, spare) in &moves {
+                    if source == target {
+                        check(libc::fcntl(*source, libc::F_SETFD, 0))?;
+                    } else {
+                        check(libc::dup2(*spare, *target))?;
+                    }
+                }
+                for &signal in &default_signals {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
+                for &signal in &ignored_signals {
+                    libc::signal(signal, libc::SIG_IGN);
+                }
+                if let Some(signal) = death_signal {
+                    check(libc::prctl(libc::PR_SET_PDEATHSIG, signal))?;
+                    // It may have died before it was asked for.
+                    if libc::getppid() != parent {
+                        libc::_exit(0);
+                    }
+                }
+                environment.install();
+                let mut none: libc::sigset_t = std::mem::zeroed();
+                libc::sigemptyset(&raw mut none);
+                check(libc::sigprocmask(
+                    libc::SIG_SETMASK,
+                    &raw const none,
+                    ptr::null_mut(),
+                ))?;
+            }
+            Ok(())
+        };
+        // SAFETY: the closure keeps to what is allowed after fork, see above.
+        unsafe { command.pre_exec(steps) };
+        Ok(command)
+    }
+
+    /// Makes sure that no descriptor opened by the standard library for the
+    /// spawn itself gets a number that is about to be overwritten.
+    fn occupy_targets(&self) -> io::Result<Vec<OwnedFd>> {
+        let mut placeholders = Vec::new();
+        for &(_, target) in self.descriptors {
+            // SAFETY: asks whether a number is in use, and touches nothing.
+            let free = unsafe { libc::fcntl(target, libc::F_GETFD) } == -1;
+            if free {
+                let null = File::open("/dev/null")?;
+                // SAFETY: the number is free, so nothing is closed, and the new
+                // descriptor has no other owner.
+                placeholders.push(unsafe {
+                    let fd = check(libc::dup3(null.as_raw_fd(), target, libc::O_CLOEXEC))?;
+                    OwnedFd::from_raw_fd(fd)
+                });
+            }
+        }
+        Ok(placeholders)
+    }
+}
+
+/// A running or just ended process, held by a pidfd: its id is never a stranger's.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: pid_t,
+    pidfd: OwnedFd,
+    child: bool,
+}
+
+impl Process {
+    /// Goes on holding a child of this process, as after `exec`.
+    pub(crate) fn from_child(pid: pid_t) -> io::Result<Self> {
+        Ok(Self {
+            pid,
+            pidfd: pidfd_open(pid)?,
+            child: true,
+        })
+    }
+
+    /// Takes hold of a process that this one did not start.
+    ///
+    /// Whoever calls has to look after this call whether it is the process meant.
+    pub(crate) fn from_stranger(pid: pid_t) -> io::Result<Self> {
+        Ok(Self {
+            pid,
+            pidfd: pidfd_open(pid)?,
+            child: false,
+        })
+    }
+
+    pub(crate) const fn pid(&self) -> pid_t {
+        self.pid
+    }
+
+    /// Returns true if this process started it.
+    pub(crate) const fn is_child(&self) -> bool {
+        self.child
+    }
+
+    /// Sends a signal to the process alone.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        // SAFETY: a system call on a descriptor that is open, without memory.
+        let sent = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                signal.number(),
+                ptr::null::<c_void>(),
+                0,
+            )
+        };
+        check_long(sent).map(drop)
+    }
+
+    /// Sends a signal to the process group, if the process leads one.
+    ///
+    /// Call it only while the process is not reaped: until then the group's
+    /// number cannot be a stranger's.
+    pub(crate) fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        // SAFETY: plain system calls.
+        unsafe {
+            if libc::getpgid(self.pid) == self.pid {
+                return check(libc::kill(-self.pid, signal.number())).map(drop);
+            }
+        }
+        self.signal(signal)
+    }
+
+    /// Returns how the process ended, and reaps it; `None` while it runs.
+    ///
+    /// The end of a process that is nobody's child here is told by the kernel
+    /// where it can, and else is [`Exit::Unknown`].
+    pub(crate) fn try_wait(&self) -> io::Result<Option<Exit>> {
+        if self.child {
+            return wait(libc::P_PIDFD, self.pidfd.as_raw_fd().cast_unsigned(), 0)
+                .map(|ended| ended.map(|(_, exit)| exit));
+        }
+        Ok(self.has_ended()?.then(|| self.foreign_exit()))
+    }
+
+    /// Returns true if the process has ended, reaped or not.
+    pub(crate) fn has_ended(&self) -> io::Result<bool> {
+        let mut poll = libc::pollfd {
+            fd: self.pidfd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one valid pollfd, and no time to wait.
+        let ready = check(unsafe { libc::poll(&raw mut poll, 1, 0) })?;
+        Ok(ready > 0)
+    }
+
+    fn foreign_exit(&self) -> Exit {
+        // SAFETY: the structure is plain numbers, and the kernel writes no more
+        // of it than the size in the request's number allows.
+        unsafe {
+            let mut info: libc::pidfd_info = std::mem::zeroed();
+            info.mask = u64::from(libc::PIDFD_INFO_EXIT);
+            let asked = libc::ioctl(
+                self.pidfd.as_raw_fd(),
+                libc::PIDFD_GET_INFO as _,
+                &raw mut info,
+            );
+            if asked == 0 && info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0 {
+                return Exit::from_raw(info.exit_code);
+            }
+        }
+        Exit::Unknown
+    }
+
+    /// Copies a descriptor out of the process, which this one must be allowed to trace.
+    pub(crate) fn copy_descriptor(&self, fd: RawFd) -> io::Result<OwnedFd> {
+        // SAFETY: the system call returns a new descriptor, which is ours alone.
+        unsafe {
+            let copy = check_long(libc::syscall(
+                libc::SYS_pidfd_getfd,
+                self.pidfd.as_raw_fd(),
+                fd,
+                0,
+            ))?;
+            Ok(OwnedFd::from_raw_fd(copy as RawFd))
+        }
+    }
+}
+
+impl AsFd for Process {
+    /// Returns the pidfd, which becomes readable when the process ends.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Reaps one ended child that `ours` does not know; `None` if there is none.
+///
+/// Children that `ours` knows are left to their owner; the second value tells
+/// that one of them waits.
+pub(crate) fn reap_stranger(ours: impl Fn(pid_t) -> bool) -> io::Result<Reaped> {
+    match wait(libc::P_ALL, 0, libc::WNOWAIT) {
+        Ok(None) => Ok(Reaped::Nothing),
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(Reaped::Nothing),
+        Err(error) => Err(error),
+        Ok(Some((pid, _))) if ours(pid) => Ok(Reaped::Ours(pid)),
+        Ok(Some((pid, _))) => {
+            wait(libc::P_PID, pid.cast_unsigned(), 0)?;
+            Ok(Reaped::Stranger)
+        }
+    }
+}
+
+/// What [`reap_stranger`] found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reaped {
+    /// No child has ended.
+    Nothing,
+    /// A process that came to us as an orphan is reaped.
+    Stranger,
+    /// This child of ours has ended, and is not reaped.
+    Ours(pid_t),
+}
+
+/// The environment as exec takes it, ready before the fork.
+struct Environment {
+    // The pointers below point into these.
+    _entries: Vec<CString>,
+    pointers: Vec<*const c_char>,
+    listen_pid: Option<Box<[u8; LISTEN_PID.len() + DIGITS + 1]>>,
+}
+
+// SAFETY: the pointers are to heap memory that the value owns and nobody changes
+// before the fork; `Command` merely wants to be sendable itself.
+unsafe impl Send for Environment {}
+// SAFETY: as above; a shared reference reads nothing through them.
+unsafe impl Sync for Environment {}
+
+impl Environment {
+    fn new(variables: &[(OsString, OsString)], listen_pid: bool) -> io::Result<Self> {
+        let mut entries = Vec::with_capacity(variables.len());
+        for (name, value) in variables {
+            let mut entry = Vec::with_capacity(name.len() + value.len() + 2);
+            entry.extend_from_slice(name.as_bytes());
+            entry.push(b'=');
+            entry.extend_from_slice(value.as_bytes());
+            entries.push(CString::new(entry).map_err(|_| {
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!(
+                        "environment variable {} holds a NUL byte",
+                        name.to_string_lossy()
+                    ),
+                )
+            })?);
+        }
+        let listen_pid = listen_pid.then(|| {
+            let mut entry = Box::new([0; LISTEN_PID.len() + DIGITS + 1]);
+            entry[..LISTEN_PID.len()].copy_from_slice(LISTEN_PID);
+            entry
+        });
+        let mut pointers: Vec<_> = entries.iter().map(|entry| entry.as_ptr()).collect();
+        pointers.extend(listen_pid.iter().map(|entry| entry.as_ptr().cast::<c_char>()));
+        pointers.push(ptr::null());
+        Ok(Self {
+            _entries: entries,
+            pointers,
+            listen_pid,
+        })
+    }
+
+    /// Makes this the environment of the process.
+    ///
+    /// # Safety
+    ///
+    /// Only between fork and exec: nobody else may be reading the environment.
+    unsafe fn install(&mut self) {
+        if let Some(entry) = &mut self.listen_pid {
+            // SAFETY: cannot fail.
+            let mut pid = unsafe { libc::getpid() }.unsigned_abs();
+            let mut digits = [0_u8; DIGITS];
+            let mut first = DIGITS;
+            loop {
+                first -= 1;
+                digits[first] = b'0' + (pid % 10) as u8;
+                pid /= 10;
+                if pid == 0 || first == 0 {
+                    break;
+                }
+            }
+            let text = &digits[first..];
+            entry[LISTEN_PID.len()..LISTEN_PID.len() + text.len()].copy_from_slice(text);
+            // The pointer in the list was taken before the last write through the
+            // box; take it again.
+            let last = self.pointers.len() - 2;
+            self.pointers[last] = entry.as_ptr().cast::<c_char>();
+        }
+        // SAFETY: the caller is alone in the process; the list ends with a null
+        // pointer and lives until exec.
+        unsafe { environ = self.pointers.as_ptr().cast_mut() };
+    }
+}
+
+unsafe extern "C" {
+    static mut environ: *mut *const c_char;
+}
+
+/// Finds the file that `exec` would take for `program`.
+pub(crate) fn find_program(program: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf> {
+    if program.as_bytes().contains(&b'/') {
+        return std::path::absolute(program);
+    }
+    let path = path.unwrap_or(OsStr::new("/bin:/usr/bin"));
+    for dir in std::env::split_paths(path) {
+        let file = dir.join(program);
+        if fs::metadata(&file).is_ok_and(|metadata| metadata.is_file()) {
+            return std::path::absolute(file);
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::NotFound))
+}
+
+fn pidfd_open(pid: pid_t) -> io::Result<OwnedFd> {
+    // SAFETY: the system call returns a new descriptor, close-on-exec, which is
+    // ours alone.
+    unsafe {
+        let fd = check_long(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+fn wait(kind: libc::idtype_t, id: u32, flags: c_int) -> io::Result<Option<(pid_t, Exit)>> {
+    // SAFETY: the structure is plain numbers, filled in by the kernel; its fields
+    // are read only for the reasons that set them.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        check(libc::waitid(
+            kind,
+            id,
+            &raw mut info,
+            libc::WEXITED | libc::WNOHANG | flags,
+        ))?;
+        let pid = info.si_pid();
+        if pid == 0 {
+            return Ok(None);
+        }
+        let status = info.si_status();
+        let exit = match info.si_code {
+            libc::CLD_EXITED => Exit::Code(status),
+            libc::CLD_KILLED => Exit::Signal(status, false),
+            libc::CLD_DUMPED => Exit::Signal(status, true),
+            _ => Exit::Unknown,
+        };
+        Ok(Some((pid, exit)))
+    }
+}
+
+/// Returns true if the file has this extended attribute.
+fn has_attribute(path: &Path, name: &std::ffi::CStr) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    // SAFETY: two C strings, and no room to write a value to.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) >= 0 }
+}
+
+fn check(result: c_int) -> io::Result<c_int> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn check_long(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+const LISTEN_PID: &[u8; 11] = b"LISTEN_PID=";
+/// Enough for every number of 32 bits.
+const DIGITS: usize = 10;

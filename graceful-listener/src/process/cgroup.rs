@@ -1,0 +1,75 @@
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A control group (version 2) that holds one program and all its descendants.
+///
+/// It is removed when the value is dropped, if it is empty by then.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Creates the group `name` below `parent`, or takes the one that is there.
+    pub(crate) fn create(parent: &Path, name: &str) -> io::Result<Self> {
+        let path = parent.join(name);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(Self { path }),
+        }
+    }
+
+    /// Goes on holding a group that exists.
+    pub(crate) const fn from_path(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the file through which a process enters.
+    pub(crate) fn procs(&self) -> io::Result<File> {
+        OpenOptions::new()
+            .write(true)
+            .open(self.path.join("cgroup.procs"))
+    }
+
+    /// Kills every process in it, those included that left the process group.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.kill"), "1")
+    }
+
+    /// Returns this process's own group if its parts have been handed to it: the
+    /// directory is marked by systemd's `Delegate=`, and we may write there.
+    pub(crate) fn delegated() -> Option<PathBuf> {
+        let own = fs::read("/proc/self/cgroup").ok()?;
+        let own = own.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"0::/"))?;
+        let own = Path::new(OsStr::from_bytes(own));
+        let root = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+            .map(Path::new)
+            .into_iter()
+            .find(|root| root.join("cgroup.procs").exists())?;
+        let path = root.join(own);
+        let marked = [c"user.delegate", c"trusted.delegate"]
+            .iter()
+            .any(|name| super::has_attribute(&path, name));
+        (marked && path.join("cgroup.kill").exists() && Self::writable(&path)).then_some(path)
+    }
+
+    /// Returns true if groups can be made below `path`.
+    pub(crate) fn writable(path: &Path) -> bool {
+        nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok()
+            && path.join("cgroup.procs").exists()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Fails while a descendant of the program lives on, which may be meant.
+        let _ = fs::remove_dir(&self.path);
+    }
+}

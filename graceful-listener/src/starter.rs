@@ -1,0 +1,668 @@
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::moment::Moment;
+use crate::notify::NotifyReceiver;
+use crate::pid_file::PidFile;
+use crate::process::{Cgroup, Exit, Process, Reaped, Signal, Spawn, reap_stranger};
+use crate::watch::{Event, Watch};
+
+use self::environment::{Environment, Variables};
+use self::failure::{Failure, reason};
+use self::log::Log;
+use self::manager::Manager;
+use self::options::Options;
+use self::sockets::Sockets;
+use self::status_file::StatusFile;
+use self::worker::{Phase, Worker};
+
+pub(crate) mod command_line;
+
+mod arguments;
+mod boot;
+mod descriptor;
+mod environment;
+mod failure;
+mod handover;
+mod log;
+mod manager;
+mod options;
+mod sockets;
+mod status_file;
+mod worker;
+
+/// The super-daemon: holds the sockets, and one generation of the program after
+/// the other.
+#[derive(Debug)]
+pub(crate) struct Starter {
+    options: Options,
+    log: Log,
+    watch: Watch,
+    environment: Environment,
+    sockets: Sockets,
+    status_file: Option<StatusFile>,
+    /// Set again after a write that failed.
+    status_due: Option<Moment>,
+    pid_file: Option<PidFile>,
+    cgroup: Option<std::path::PathBuf>,
+    manager: Manager,
+    readiness: Option<NotifyReceiver>,
+    /// The last generation that was begun; a failed one uses up its number.
+    generation: u64,
+    /// The generation that serves.
+    current: Option<Worker>,
+    /// The one that is to replace it.
+    candidate: Option<Worker>,
+    /// Those it replaced, the oldest first.
+    old: Vec<Worker>,
+    /// When the candidate has stood the test, or failed it.
+    verdict_at: Option<Moment>,
+    /// When the next attempt is due.
+    start_at: Option<Moment>,
+    /// When the old generations are told.
+    kill_old_at: Option<Moment>,
+    /// A restart was asked for that has not begun yet.
+    pending: bool,
+    /// The generation that is being started, or tried again, is a restart: the
+    /// old ones are to be told once it serves.
+    restarting: bool,
+    /// Attempts that failed in a row.
+    failures: u32,
+    last_failure: Option<Setback>,
+    /// When a generation was last found to serve.
+    last_start: Moment,
+    stopping: bool,
+}
+
+/// A generation that did not come up.
+#[derive(Clone, Debug)]
+struct Setback {
+    generation: u64,
+    reason: String,
+}
+
+impl Starter {
+    /// Runs until it is told to stop and the last worker has ended.
+    fn run(&mut self) -> Result<(), Failure> {
+        let mut events = Vec::new();
+        loop {
+            self.watch
+                .wait(self.deadline(), &mut events)
+                .map_err(|error| Failure::io("failed to wait for events", &error))?;
+            for event in std::mem::take(&mut events) {
+                match event {
+                    Event::Signal(signal) => self.receive(signal),
+                    Event::Readable(READINESS) => self.hear(),
+                    Event::Readable(_) => {}
+                }
+            }
+            self.reap();
+            self.advance();
+            if self.stopping && self.workers().next().is_none() {
+                self.log.line("exiting");
+                return Ok(());
+            }
+        }
+    }
+
+    fn receive(&mut self, signal: Signal) {
+        match signal {
+            Signal::HUP if !self.stopping => self.request_restart(),
+            Signal::TERM | Signal::INT | Signal::QUIT if !self.stopping => self.stop(signal),
+            Signal::USR1 | Signal::WINCH => self.forward(signal),
+            _ => {}
+        }
+    }
+
+    /// Begins a new generation, or notes that one is wanted: a start is never cut
+    /// short, and any number of requests meanwhile make one more generation.
+    fn request_restart(&mut self) {
+        if self.candidate.is_some() || self.kill_old_at.is_some() {
+            self.log.line("received HUP, spawning a new worker when the current start is complete");
+            self.pending = true;
+            return;
+        }
+        self.log.line("received HUP, spawning a new worker");
+        self.begin_restart();
+    }
+
+    fn begin_restart(&mut self) {
+        self.pending = false;
+        self.failures = 0;
+        self.restarting = true;
+        self.manager.reloading();
+        self.start_generation();
+    }
+
+    /// Starts the first generation. A program that cannot be executed at all is a
+    /// mistake in the command line, and ends the super-daemon.
+    fn start_first(&mut self) -> Result<(), Failure> {
+        self.generation += 1;
+        let worker = self.spawn()?;
+        self.try_out(worker);
+        Ok(())
+    }
+
+    /// Starts the next generation beside the one that serves.
+    fn start_generation(&mut self) {
+        self.start_at = None;
+        self.generation += 1;
+        match self.spawn() {
+            Ok(worker) => self.try_out(worker),
+            Err(failure) => {
+                let reason = failure.to_string();
+                self.log.line(format_args!(
+                    "new worker of generation {} seems to have failed to start: {reason}",
+                    self.generation
+                ));
+                self.fail(self.generation, Moment::now(), reason);
+            }
+        }
+    }
+
+    fn try_out(&mut self, worker: Worker) {
+        self.log.line(format_args!("starting new worker {}", worker.pid()));
+        let patience = self.options.wait_ready.unwrap_or(self.options.interval);
+        self.verdict_at = Some(worker.since + patience);
+        self.candidate = Some(worker);
+    }
+
+    fn spawn(&self) -> Result<Worker, Failure> {
+        let mut variables = self.environment.load().map_err(Failure::new)?;
+        let ports = self.sockets.ports()?;
+        variables.insert("SERVER_STARTER_PORT".into(), ports.to_os_string());
+        variables.insert("SERVER_STARTER_GENERATION".into(), self.generation.to_string().into());
+        if let Some(receiver) = &self.readiness {
+            variables.insert("NOTIFY_SOCKET".into(), receiver.name().into());
+        }
+        let env: Vec<(OsString, OsString)> = variables.into_iter().collect();
+        let (program, args) = self.options.exec.split_first().ok_or_else(|| Failure::new("server program not specified"))?;
+        let cgroup = self.cgroup.as_ref().and_then(|parent| {
+            Cgroup::create(parent, &format!("generation-{}", self.generation)).ok()
+        });
+        let spawn = Spawn {
+            program,
+            args,
+            env: &env,
+            dir: self.options.dir.as_deref(),
+            descriptors: &self.sockets.descriptors(),
+            listen_pid: false,
+            default_signals: &DEFAULT_SIGNALS,
+            ignored_signals: &[Signal::PIPE],
+            death_signal: self.options.die_with_parent,
+            cgroup: cgroup.as_ref(),
+        };
+        let process = spawn.spawn().map_err(|error| self.explain(program, &error))?;
+        let worker = Worker {
+            process,
+            generation: self.generation,
+            phase: Phase::Starting,
+            since: Moment::now(),
+            kill_at: None,
+            status: None,
+            cgroup,
+        };
+        self.watch(&worker.process).map_err(|error| Failure::io("failed to watch the worker", &error))?;
+        Ok(worker)
+    }
+
+    fn watch(&self, process: &Process) -> io::Result<()> {
+        self.watch.add(process, u64::from(process.pid().unsigned_abs()))
+    }
+
+    fn explain(&self, program: &OsStr, error: &io::Error) -> Failure {
+        if let Some(dir) = &self.options.dir
+            && let Err(error) = nix::unistd::access(dir, nix::unistd::AccessFlags::X_OK)
+        {
+            return Failure::io(format!("failed to chdir:{}", dir.display()), &error.into());
+        }
+        Failure::io(format!("failed to exec {}", program.display()), error)
+    }
+
+    /// Takes the candidate for the serving generation.
+    fn accept(&mut self) {
+        let Some(mut worker) = self.candidate.take() else {
+            return;
+        };
+        self.verdict_at = None;
+        self.failures = 0;
+        self.last_start = Moment::now();
+        worker.phase = Phase::Serving;
+        if let Some(mut before) = self.current.replace(worker) {
+            before.phase = Phase::Old;
+            self.old.push(before);
+        }
+        self.write_status();
+        if std::mem::take(&mut self.restarting) {
+            self.log.line(format_args!(
+                "new worker is now running, sending {} to old workers:{}",
+                self.options.signal_on_hup,
+                pids(self.old.iter())
+            ));
+            let variables = self.variables();
+            let delay = kill_old_delay(&variables);
+            if delay > Duration::ZERO && !self.old.is_empty() {
+                self.log.line(format_args!("sleeping {} secs before killing old workers", delay.as_secs_f64()));
+                self.kill_old_at = Some(Moment::now() + delay);
+            } else {
+                self.kill_old();
+            }
+        } else {
+            self.manager.ready(self.generation);
+        }
+    }
+
+    fn kill_old(&mut self) {
+        self.kill_old_at = None;
+        self.log.line("killing old workers");
+        for worker in &mut self.old {
+            if let Err(error) = worker.end(self.options.signal_on_hup, self.options.stop_timeout) {
+                self.log.line(format_args!("failed to signal old worker {}: {}", worker.pid(), reason(&error)));
+            }
+        }
+        while self.old.iter().filter(|worker| worker.phase != Phase::Failed).count() > self.options.max_old {
+            let Some(mut oldest) = (!self.old.is_empty()).then(|| self.old.remove(0)) else {
+                break;
+            };
+            self.log.line(format_args!(
+                "more than {} old workers are left, sending KILL to the oldest, {}",
+                self.options.max_old,
+                oldest.pid()
+            ));
+            oldest.phase = Phase::Failed;
+            self.kill(oldest);
+        }
+        self.manager.ready(self.generation);
+    }
+
+    fn kill(&mut self, mut worker: Worker) {
+        if let Err(error) = worker.kill() {
+            self.log.line(format_args!("failed to kill worker {}: {}", worker.pid(), reason(&error)));
+        }
+        self.old.push(worker);
+    }
+
+    /// Gives up on the candidate, which runs but does not serve.
+    fn reject(&mut self, why: &str) {
+        let Some(mut worker) = self.candidate.take() else {
+            return;
+        };
+        self.verdict_at = None;
+        self.log.line(format_args!(
+            "new worker {} seems to have failed to start: {why}, sending {} to it",
+            worker.pid(),
+            self.options.signal_on_term
+        ));
+        worker.phase = Phase::Failed;
+        let grace = self.options.stop_timeout.unwrap_or(REJECT_GRACE).min(REJECT_GRACE);
+        // It fails only for one that has ended already.
+        let _ = worker.end(self.options.signal_on_term, Some(grace));
+        let (generation, since) = (worker.generation, worker.since);
+        self.old.push(worker);
+        self.fail(generation, since, why.into());
+    }
+
+    /// Goes back to what was before a generation that failed, and plans the next attempt.
+    fn fail(&mut self, generation: u64, since: Moment, why: String) {
+        self.failures = self.failures.saturating_add(1);
+        let now = Moment::now();
+        let (gap, wait) = self.pause();
+        let at = (since + gap).max(now + wait);
+        if !self.stopping {
+            self.start_at = Some(at);
+            let serving = match &self.current {
+                Some(current) => format!("generation {} (worker {}) goes on serving", current.generation, current.pid()),
+                None => "no generation serves".into(),
+            };
+            self.log.line(format_args!(
+                "generation {generation} failed: {why}; {serving}; trying again in {:.1} secs",
+                (at - now).as_secs_f64()
+            ));
+            let text = format!("Generation {generation} failed: {why}; {serving}");
+            self.manager.failed(&text, self.current.is_some());
+        }
+        self.last_failure = Some(Setback { generation, reason: why });
+    }
+
+    /// Returns how far apart two attempts begin, and how long the next one waits
+    /// at least, by the failures so far.
+    fn pause(&self) -> (Duration, Duration) {
+        let first = self.options.retry_delay.unwrap_or(self.options.interval).max(MIN_GAP);
+        let doublings = self.failures.saturating_sub(1).min(32);
+        let gap = first.saturating_mul(1 << doublings.min(31)).min(self.options.retry_max_delay.max(first));
+        (gap, gap - first)
+    }
+
+    fn stop(&mut self, signal: Signal) {
+        let sent = if signal == Signal::INT { Signal::TERM } else { self.options.signal_on_term };
+        self.log.line(format_args!(
+            "received {signal}, sending {sent} to all workers:{}",
+            pids(self.workers())
+        ));
+        self.stopping = true;
+        self.manager.stopping();
+        self.pending = false;
+        (self.start_at, self.verdict_at, self.kill_old_at) = (None, None, None);
+        let left = self.current.take().into_iter().chain(self.candidate.take());
+        self.old.extend(left);
+        for worker in &mut self.old {
+            if let Err(error) = worker.end(sent, self.options.stop_timeout) {
+                self.log.line(format_args!("failed to signal worker {}: {}", worker.pid(), reason(&error)));
+            }
+        }
+    }
+
+    /// Passes a signal on to the workers that are prepared for it.
+    fn forward(&self, signal: Signal) {
+        for worker in self.current.iter().chain(&self.candidate) {
+            if catches(worker.pid(), signal) {
+                let _ = worker.process.signal(signal);
+            } else {
+                self.log.line(format_args!(
+                    "received {signal}, not passed on: worker {} does not handle it",
+                    worker.pid()
+                ));
+            }
+        }
+    }
+
+    /// Takes messages from workers.
+    fn hear(&mut self) {
+        let Some(receiver) = &self.readiness else {
+            return;
+        };
+        let mut heard = VecDeque::new();
+        loop {
+            match receiver.receive() {
+                Ok(Some(notification)) => heard.push_back(notification),
+                Ok(None) => break,
+                Err(error) => {
+                    self.log.line(format_args!("failed to receive from the workers: {}", reason(&error)));
+                    break;
+                }
+            }
+        }
+        for notification in heard {
+            let pid = notification.pid.cast_signed();
+            let mut all = self.current.iter_mut().chain(&mut self.candidate).chain(&mut self.old);
+            let Some(worker) = all.find(|worker| is_descendant(pid, worker.pid())) else {
+                self.log.line(format_args!("ignored a notification from process {pid}, which is no worker's"));
+                continue;
+            };
+            if let Some(text) = notification.message.value("STATUS") {
+                worker.status = Some(text.into());
+            }
+            if notification.message.is_ready() && worker.phase == Phase::Starting {
+                self.log.line(format_args!("worker {} is ready", worker.pid()));
+                self.accept();
+            }
+        }
+    }
+
+    /// Takes note of the processes that have ended.
+    fn reap(&mut self) {
+        let ended = |worker: &Worker, leftover| match worker.try_wait(leftover) {
+            Ok(exit) => exit,
+            // Somebody else took its status; it has ended all the same.
+            Err(_) => Some(Exit::Unknown),
+        };
+        let term = Some(self.options.signal_on_term);
+        for index in (0..self.old.len()).rev() {
+            if let Some(exit) = ended(&self.old[index], None) {
+                let worker = self.old.remove(index);
+                self.buried(&worker, exit);
+            }
+        }
+        if let Some(exit) = self.candidate.as_ref().and_then(|worker| ended(worker, term))
+            && let Some(worker) = self.candidate.take()
+        {
+            self.verdict_at = None;
+            self.log.line(format_args!(
+                "new worker {} seems to have failed to start, exit status:{}",
+                worker.pid(),
+                exit.raw()
+            ));
+            self.fail(worker.generation, worker.since, format!("{exit} after {:.1} secs", worker.since.elapsed().as_secs_f64()));
+        }
+        if let Some(exit) = self.current.as_ref().and_then(|worker| ended(worker, term))
+            && let Some(worker) = self.current.take()
+        {
+            self.current_died(&worker, exit);
+        }
+        // Children that nobody here started: of the program that executed this
+        // one, or orphans, if this is the first process of a container.
+        let ours = |pid| self.workers().any(|worker| worker.pid() == pid);
+        while let Ok(Reaped::Stranger) = reap_stranger(ours) {}
+    }
+
+    fn buried(&mut self, worker: &Worker, exit: Exit) {
+        let status = if exit == Exit::Unknown { "unknown".into() } else { exit.raw().to_string() };
+        if self.stopping {
+            self.log.line(format_args!("worker {} died, status:{status}", worker.pid()));
+        } else {
+            self.log.line(format_args!("old worker {} died, status:{status}", worker.pid()));
+        }
+        self.write_status();
+    }
+
+    fn current_died(&mut self, worker: &Worker, exit: Exit) {
+        // The old generation has not been told yet: it takes over again.
+        if self.kill_old_at.take().is_some()
+            && let Some(index) = self.old.iter().rposition(|old| old.phase == Phase::Old)
+        {
+            let mut before = self.old.remove(index);
+            before.phase = Phase::Serving;
+            self.current = Some(before);
+            self.log.line(format_args!(
+                "new worker {} seems to have failed to start, exit status:{}",
+                worker.pid(),
+                exit.raw()
+            ));
+            self.restarting = true;
+            self.fail(worker.generation, worker.since, format!("{exit} before the old workers were told to end"));
+            self.write_status();
+            return;
+        }
+        self.log.line(format_args!(
+            "worker {} died unexpectedly with status:{}, restarting",
+            worker.pid(),
+            exit.raw()
+        ));
+        if self.candidate.is_none() && self.start_at.is_none() {
+            self.start_at = Some((worker.since + self.options.interval).max(worker.since + MIN_GAP));
+        }
+    }
+
+    /// Does what is due.
+    fn advance(&mut self) {
+        let due = |at: Option<Moment>| at.is_some_and(|at| at <= Moment::now());
+        for index in 0..self.old.len() {
+            if due(self.old[index].kill_at) {
+                self.log.line(format_args!(
+                    "worker {} has not ended in time, sending KILL to it and what it has started",
+                    self.old[index].pid()
+                ));
+                if let Err(error) = self.old[index].kill() {
+                    self.log.line(format_args!("failed to kill worker {}: {}", self.old[index].pid(), reason(&error)));
+                }
+            }
+        }
+        if due(self.verdict_at) {
+            match self.options.wait_ready {
+                None => self.accept(),
+                Some(patience) => self.reject(&format!("not ready within {} secs", patience.as_secs_f64())),
+            }
+        }
+        if due(self.kill_old_at) {
+            self.kill_old();
+        }
+        if self.pending && self.candidate.is_none() && self.kill_old_at.is_none() && !self.stopping {
+            self.log.line("received HUP, spawning a new worker");
+            self.begin_restart();
+        } else if due(self.start_at) {
+            self.start_generation();
+        }
+        if due(self.auto_restart_at()) {
+            self.auto_restart();
+        }
+        if due(self.status_due) {
+            self.write_status();
+        }
+        self.manager.keep_alive();
+    }
+
+    /// Returns when something is due next.
+    fn deadline(&self) -> Option<Moment> {
+        let fixed = [
+            self.verdict_at,
+            self.start_at,
+            self.kill_old_at,
+            self.status_due,
+            self.auto_restart_at(),
+            self.manager.deadline(),
+        ];
+        fixed.into_iter().chain(self.old.iter().map(|worker| worker.kill_at)).flatten().min()
+    }
+
+    fn auto_restart_at(&self) -> Option<Moment> {
+        if self.stopping || self.candidate.is_some() || self.kill_old_at.is_some() || self.start_at.is_some() {
+            return None;
+        }
+        let variables = self.variables();
+        let interval = auto_restart_interval(&variables)?;
+        let at = self.last_start + if self.old.is_empty() { interval } else { interval * 2 };
+        // What the files say may change before it is due.
+        let volatile = variables.contains_key(OsStr::new(environment::ENVDIR));
+        Some(if volatile { at.min((Moment::now() + TICK).max(self.last_start + interval)) } else { at })
+    }
+
+    fn auto_restart(&mut self) {
+        let variables = self.variables();
+        let Some(interval) = auto_restart_interval(&variables) else {
+            return;
+        };
+        let age = self.last_start.elapsed();
+        let secs = interval.as_secs_f64();
+        if age >= interval && self.old.is_empty() {
+            self.log.line(format_args!("autorestart triggered (interval={secs})"));
+        } else if age >= interval * 2 {
+            self.log.line(format_args!("autorestart triggered (forced, interval={secs})"));
+        } else {
+            return;
+        }
+        self.begin_restart();
+    }
+
+    /// Returns the workers' environment as it is now; an unreadable one is empty.
+    fn variables(&self) -> Variables {
+        self.environment.load().unwrap_or_default()
+    }
+
+    /// Tells the scripts which generations live.
+    fn write_status(&mut self) {
+        self.status_due = None;
+        let Some(file) = &mut self.status_file else {
+            return;
+        };
+        let serving = self.current.iter().chain(self.old.iter().filter(|worker| worker.phase != Phase::Failed));
+        let workers = serving.map(|worker| (worker.generation, worker.pid()));
+        if let Err(error) = file.write(workers) {
+            self.log.line(format_args!("failed to write status file {}: {}", file.path().display(), reason(&error)));
+            self.status_due = Some(Moment::now() + STATUS_RETRY);
+        }
+    }
+
+    fn workers(&self) -> impl Iterator<Item = &Worker> {
+        self.current.iter().chain(&self.candidate).chain(&self.old)
+    }
+}
+
+fn kill_old_delay(variables: &Variables) -> Duration {
+    environment::seconds(variables, "KILL_OLD_DELAY").unwrap_or(if environment::is_true(variables, "ENABLE_AUTO_RESTART") {
+        AUTO_KILL_OLD_DELAY
+    } else {
+        Duration::ZERO
+    })
+}
+
+fn auto_restart_interval(variables: &Variables) -> Option<Duration> {
+    environment::is_true(variables, "ENABLE_AUTO_RESTART").then(|| {
+        environment::seconds(variables, "AUTO_RESTART_INTERVAL")
+            .filter(|interval| !interval.is_zero())
+            .unwrap_or(AUTO_RESTART_INTERVAL)
+    })
+}
+
+/// Writes process ids as the log has them: `1,2,3`, or `none`.
+fn pids<'a>(workers: impl Iterator<Item = &'a Worker>) -> String {
+    let mut pids: Vec<_> = workers.map(Worker::pid).collect();
+    pids.sort_unstable();
+    let text: Vec<_> = pids.iter().map(ToString::to_string).collect();
+    if text.is_empty() { "none".into() } else { text.join(",") }
+}
+
+/// Returns true if the process has a handler for the signal.
+fn catches(pid: i32, signal: Signal) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return false;
+    };
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask >> (signal.number() - 1) & 1 == 1)
+}
+
+/// Returns true if `pid` is the worker, was started by it or by what it started,
+/// or belongs to its process group.
+fn is_descendant(pid: i32, worker: i32) -> bool {
+    let mut at = pid;
+    for _ in 0..MAX_DEPTH {
+        if at == worker {
+            return true;
+        }
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{at}/stat")) else {
+            return false;
+        };
+        // State, parent and group follow the name, which stands in parentheses.
+        let mut fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').skip(1);
+        let mut number = || fields.next().and_then(|field| field.parse().ok()).unwrap_or(0);
+        let (parent, group): (i32, i32) = (number(), number());
+        if group == worker {
+            return true;
+        }
+        if parent <= 1 {
+            return false;
+        }
+        at = parent;
+    }
+    false
+}
+
+/// What Perl has handlers for: they do not outlive exec.
+const DEFAULT_SIGNALS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::ALRM];
+/// Everything that must not kill the super-daemon.
+const WATCHED_SIGNALS: [Signal; 9] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::ALRM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::CHLD,
+    Signal::WINCH,
+];
+/// Keys of [`Watch`] beside the process ids.
+const READINESS: u64 = 1 << 32;
+/// The shortest time from one start to the next: `--interval=0` must not become a storm.
+const MIN_GAP: Duration = Duration::from_millis(100);
+/// What a worker that never got ready has to end, whatever `--stop-timeout` says.
+const REJECT_GRACE: Duration = Duration::from_secs(5);
+const AUTO_RESTART_INTERVAL: Duration = Duration::from_secs(360);
+const AUTO_KILL_OLD_DELAY: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_secs(1);
+const STATUS_RETRY: Duration = Duration::from_secs(5);
+/// Process trees are not deeper, unless the table changes while it is read.
+const MAX_DEPTH: usize = 64;

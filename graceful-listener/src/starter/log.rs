@@ -1,0 +1,98 @@
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::str::FromStr;
+
+use chrono::{Local, SecondsFormat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::write;
+
+/// Writes the super-daemon's own lines to standard error, which is the log.
+///
+/// A line that cannot be written without waiting is dropped and counted: a reader
+/// that stalls must not stall the deploy.
+#[derive(Debug)]
+pub(crate) struct Log {
+    format: LogFormat,
+    lost: Cell<u64>,
+}
+
+/// What a line looks like.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum LogFormat {
+    /// The message alone, as Server::Starter writes it.
+    #[default]
+    Plain,
+    /// Time, program and process id before the message.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "plain" => Ok(Self::Plain),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("expected plain, text or json".into()),
+        }
+    }
+}
+
+impl Log {
+    pub(crate) const fn new(format: LogFormat) -> Self {
+        Self {
+            format,
+            lost: Cell::new(0),
+        }
+    }
+
+    /// Writes one line.
+    pub(crate) fn line(&self, message: impl fmt::Display) {
+        let lost = self.lost.get();
+        if lost > 0 && self.write(&format!("{lost} lines of this log could not be written")) {
+            self.lost.set(0);
+        }
+        if !self.write(&message.to_string()) {
+            self.lost.set(self.lost.get() + 1);
+        }
+    }
+
+    fn write(&self, message: &str) -> bool {
+        let line = self.render(message);
+        let stderr = io::stderr();
+        // A pipe that is ready takes at least PIPE_BUF bytes at once; anything
+        // longer could wait for its reader.
+        for part in line.as_bytes().chunks(nix::libc::PIPE_BUF) {
+            let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+            let writable = poll(&mut ready, PollTimeout::ZERO).is_ok()
+                && ready[0].revents().is_some_and(|now| now.contains(PollFlags::POLLOUT));
+            if !writable || write(&stderr, part) != Ok(part.len()) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn render(&self, message: &str) -> String {
+        let time = || Local::now().to_rfc3339_opts(SecondsFormat::Millis, false);
+        let pid = std::process::id();
+        match self.format {
+            LogFormat::Plain => format!("{message}\n"),
+            LogFormat::Text => format!("{} start_server[{pid}]: {message}\n", time()),
+            LogFormat::Json => {
+                let line = serde_json::json!({
+                    "time": time(),
+                    "program": "start_server",
+                    "pid": pid,
+                    "message": message,
+                });
+                format!("{line}\n")
+            }
+        }
+    }
+}
