@@ -370,7 +370,11 @@ impl Environment {
             entry
         });
         let mut pointers: Vec<_> = entries.iter().map(|entry| entry.as_ptr()).collect();
-        pointers.extend(listen_pid.iter().map(|entry| entry.as_ptr().cast::<c_char>()));
+        pointers.extend(
+            listen_pid
+                .iter()
+                .map(|entry| entry.as_ptr().cast::<c_char>()),
+        );
         pointers.push(ptr::null());
         Ok(Self {
             _entries: entries,

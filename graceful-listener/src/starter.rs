@@ -1,7 +1,6 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::moment::Moment;
@@ -121,7 +120,8 @@ impl Starter {
     /// short, and any number of requests meanwhile make one more generation.
     fn request_restart(&mut self) {
         if self.candidate.is_some() || self.kill_old_at.is_some() {
-            self.log.line("received HUP, spawning a new worker when the current start is complete");
+            self.log
+                .line("received HUP, spawning a new worker when the current start is complete");
             self.pending = true;
             return;
         }
@@ -164,7 +164,8 @@ impl Starter {
     }
 
     fn try_out(&mut self, worker: Worker) {
-        self.log.line(format_args!("starting new worker {}", worker.pid()));
+        self.log
+            .line(format_args!("starting new worker {}", worker.pid()));
         let patience = self.options.wait_ready.unwrap_or(self.options.interval);
         self.verdict_at = Some(worker.since + patience);
         self.candidate = Some(worker);
@@ -174,12 +175,19 @@ impl Starter {
         let mut variables = self.environment.load().map_err(Failure::new)?;
         let ports = self.sockets.ports()?;
         variables.insert("SERVER_STARTER_PORT".into(), ports.to_os_string());
-        variables.insert("SERVER_STARTER_GENERATION".into(), self.generation.to_string().into());
+        variables.insert(
+            "SERVER_STARTER_GENERATION".into(),
+            self.generation.to_string().into(),
+        );
         if let Some(receiver) = &self.readiness {
             variables.insert("NOTIFY_SOCKET".into(), receiver.name().into());
         }
         let env: Vec<(OsString, OsString)> = variables.into_iter().collect();
-        let (program, args) = self.options.exec.split_first().ok_or_else(|| Failure::new("server program not specified"))?;
+        let (program, args) = self
+            .options
+            .exec
+            .split_first()
+            .ok_or_else(|| Failure::new("server program not specified"))?;
         let cgroup = self.cgroup.as_ref().and_then(|parent| {
             Cgroup::create(parent, &format!("generation-{}", self.generation)).ok()
         });
@@ -195,7 +203,9 @@ impl Starter {
             death_signal: self.options.die_with_parent,
             cgroup: cgroup.as_ref(),
         };
-        let process = spawn.spawn().map_err(|error| self.explain(program, &error))?;
+        let process = spawn
+            .spawn()
+            .map_err(|error| self.explain(program, &error))?;
         let worker = Worker {
             process,
             generation: self.generation,
@@ -205,12 +215,14 @@ impl Starter {
             status: None,
             cgroup,
         };
-        self.watch(&worker.process).map_err(|error| Failure::io("failed to watch the worker", &error))?;
+        self.watch(&worker.process)
+            .map_err(|error| Failure::io("failed to watch the worker", &error))?;
         Ok(worker)
     }
 
     fn watch(&self, process: &Process) -> io::Result<()> {
-        self.watch.add(process, u64::from(process.pid().unsigned_abs()))
+        self.watch
+            .add(process, u64::from(process.pid().unsigned_abs()))
     }
 
     fn explain(&self, program: &OsStr, error: &io::Error) -> Failure {
@@ -245,7 +257,10 @@ impl Starter {
             let variables = self.variables();
             let delay = kill_old_delay(&variables);
             if delay > Duration::ZERO && !self.old.is_empty() {
-                self.log.line(format_args!("sleeping {} secs before killing old workers", delay.as_secs_f64()));
+                self.log.line(format_args!(
+                    "sleeping {} secs before killing old workers",
+                    delay.as_secs_f64()
+                ));
                 self.kill_old_at = Some(Moment::now() + delay);
             } else {
                 self.kill_old();
@@ -260,10 +275,20 @@ impl Starter {
         self.log.line("killing old workers");
         for worker in &mut self.old {
             if let Err(error) = worker.end(self.options.signal_on_hup, self.options.stop_timeout) {
-                self.log.line(format_args!("failed to signal old worker {}: {}", worker.pid(), reason(&error)));
+                self.log.line(format_args!(
+                    "failed to signal old worker {}: {}",
+                    worker.pid(),
+                    reason(&error)
+                ));
             }
         }
-        while self.old.iter().filter(|worker| worker.phase != Phase::Failed).count() > self.options.max_old {
+        while self
+            .old
+            .iter()
+            .filter(|worker| worker.phase != Phase::Failed)
+            .count()
+            > self.options.max_old
+        {
             let Some(mut oldest) = (!self.old.is_empty()).then(|| self.old.remove(0)) else {
                 break;
             };
@@ -280,7 +305,11 @@ impl Starter {
 
     fn kill(&mut self, mut worker: Worker) {
         if let Err(error) = worker.kill() {
-            self.log.line(format_args!("failed to kill worker {}: {}", worker.pid(), reason(&error)));
+            self.log.line(format_args!(
+                "failed to kill worker {}: {}",
+                worker.pid(),
+                reason(&error)
+            ));
         }
         self.old.push(worker);
     }
@@ -297,7 +326,11 @@ impl Starter {
             self.options.signal_on_term
         ));
         worker.phase = Phase::Failed;
-        let grace = self.options.stop_timeout.unwrap_or(REJECT_GRACE).min(REJECT_GRACE);
+        let grace = self
+            .options
+            .stop_timeout
+            .unwrap_or(REJECT_GRACE)
+            .min(REJECT_GRACE);
         // It fails only for one that has ended already.
         let _ = worker.end(self.options.signal_on_term, Some(grace));
         let (generation, since) = (worker.generation, worker.since);
@@ -314,7 +347,11 @@ impl Starter {
         if !self.stopping {
             self.start_at = Some(at);
             let serving = match &self.current {
-                Some(current) => format!("generation {} (worker {}) goes on serving", current.generation, current.pid()),
+                Some(current) => format!(
+                    "generation {} (worker {}) goes on serving",
+                    current.generation,
+                    current.pid()
+                ),
                 None => "no generation serves".into(),
             };
             self.log.line(format_args!(
@@ -324,20 +361,33 @@ impl Starter {
             let text = format!("Generation {generation} failed: {why}; {serving}");
             self.manager.failed(&text, self.current.is_some());
         }
-        self.last_failure = Some(Setback { generation, reason: why });
+        self.last_failure = Some(Setback {
+            generation,
+            reason: why,
+        });
     }
 
     /// Returns how far apart two attempts begin, and how long the next one waits
     /// at least, by the failures so far.
     fn pause(&self) -> (Duration, Duration) {
-        let first = self.options.retry_delay.unwrap_or(self.options.interval).max(MIN_GAP);
+        let first = self
+            .options
+            .retry_delay
+            .unwrap_or(self.options.interval)
+            .max(MIN_GAP);
         let doublings = self.failures.saturating_sub(1).min(32);
-        let gap = first.saturating_mul(1 << doublings.min(31)).min(self.options.retry_max_delay.max(first));
+        let gap = first
+            .saturating_mul(1 << doublings.min(31))
+            .min(self.options.retry_max_delay.max(first));
         (gap, gap - first)
     }
 
     fn stop(&mut self, signal: Signal) {
-        let sent = if signal == Signal::INT { Signal::TERM } else { self.options.signal_on_term };
+        let sent = if signal == Signal::INT {
+            Signal::TERM
+        } else {
+            self.options.signal_on_term
+        };
         self.log.line(format_args!(
             "received {signal}, sending {sent} to all workers:{}",
             pids(self.workers())
@@ -350,7 +400,11 @@ impl Starter {
         self.old.extend(left);
         for worker in &mut self.old {
             if let Err(error) = worker.end(sent, self.options.stop_timeout) {
-                self.log.line(format_args!("failed to signal worker {}: {}", worker.pid(), reason(&error)));
+                self.log.line(format_args!(
+                    "failed to signal worker {}: {}",
+                    worker.pid(),
+                    reason(&error)
+                ));
             }
         }
     }
@@ -380,23 +434,33 @@ impl Starter {
                 Ok(Some(notification)) => heard.push_back(notification),
                 Ok(None) => break,
                 Err(error) => {
-                    self.log.line(format_args!("failed to receive from the workers: {}", reason(&error)));
+                    self.log.line(format_args!(
+                        "failed to receive from the workers: {}",
+                        reason(&error)
+                    ));
                     break;
                 }
             }
         }
         for notification in heard {
             let pid = notification.pid.cast_signed();
-            let mut all = self.current.iter_mut().chain(&mut self.candidate).chain(&mut self.old);
+            let mut all = self
+                .current
+                .iter_mut()
+                .chain(&mut self.candidate)
+                .chain(&mut self.old);
             let Some(worker) = all.find(|worker| is_descendant(pid, worker.pid())) else {
-                self.log.line(format_args!("ignored a notification from process {pid}, which is no worker's"));
+                self.log.line(format_args!(
+                    "ignored a notification from process {pid}, which is no worker's"
+                ));
                 continue;
             };
             if let Some(text) = notification.message.value("STATUS") {
                 worker.status = Some(text.into());
             }
             if notification.message.is_ready() && worker.phase == Phase::Starting {
-                self.log.line(format_args!("worker {} is ready", worker.pid()));
+                self.log
+                    .line(format_args!("worker {} is ready", worker.pid()));
                 self.accept();
             }
         }
@@ -416,7 +480,10 @@ impl Starter {
                 self.buried(&worker, exit);
             }
         }
-        if let Some(exit) = self.candidate.as_ref().and_then(|worker| ended(worker, term))
+        if let Some(exit) = self
+            .candidate
+            .as_ref()
+            .and_then(|worker| ended(worker, term))
             && let Some(worker) = self.candidate.take()
         {
             self.verdict_at = None;
@@ -425,7 +492,14 @@ impl Starter {
                 worker.pid(),
                 exit.raw()
             ));
-            self.fail(worker.generation, worker.since, format!("{exit} after {:.1} secs", worker.since.elapsed().as_secs_f64()));
+            self.fail(
+                worker.generation,
+                worker.since,
+                format!(
+                    "{exit} after {:.1} secs",
+                    worker.since.elapsed().as_secs_f64()
+                ),
+            );
         }
         if let Some(exit) = self.current.as_ref().and_then(|worker| ended(worker, term))
             && let Some(worker) = self.current.take()
@@ -439,11 +513,21 @@ impl Starter {
     }
 
     fn buried(&mut self, worker: &Worker, exit: Exit) {
-        let status = if exit == Exit::Unknown { "unknown".into() } else { exit.raw().to_string() };
-        if self.stopping {
-            self.log.line(format_args!("worker {} died, status:{status}", worker.pid()));
+        let status = if exit == Exit::Unknown {
+            "unknown".into()
         } else {
-            self.log.line(format_args!("old worker {} died, status:{status}", worker.pid()));
+            exit.raw().to_string()
+        };
+        if self.stopping {
+            self.log.line(format_args!(
+                "worker {} died, status:{status}",
+                worker.pid()
+            ));
+        } else {
+            self.log.line(format_args!(
+                "old worker {} died, status:{status}",
+                worker.pid()
+            ));
         }
         self.write_status();
     }
@@ -462,7 +546,11 @@ impl Starter {
                 exit.raw()
             ));
             self.restarting = true;
-            self.fail(worker.generation, worker.since, format!("{exit} before the old workers were told to end"));
+            self.fail(
+                worker.generation,
+                worker.since,
+                format!("{exit} before the old workers were told to end"),
+            );
             self.write_status();
             return;
         }
@@ -472,7 +560,8 @@ impl Starter {
             exit.raw()
         ));
         if self.candidate.is_none() && self.start_at.is_none() {
-            self.start_at = Some((worker.since + self.options.interval).max(worker.since + MIN_GAP));
+            self.start_at =
+                Some((worker.since + self.options.interval).max(worker.since + MIN_GAP));
         }
     }
 
@@ -486,20 +575,27 @@ impl Starter {
                     self.old[index].pid()
                 ));
                 if let Err(error) = self.old[index].kill() {
-                    self.log.line(format_args!("failed to kill worker {}: {}", self.old[index].pid(), reason(&error)));
+                    self.log.line(format_args!(
+                        "failed to kill worker {}: {}",
+                        self.old[index].pid(),
+                        reason(&error)
+                    ));
                 }
             }
         }
         if due(self.verdict_at) {
             match self.options.wait_ready {
                 None => self.accept(),
-                Some(patience) => self.reject(&format!("not ready within {} secs", patience.as_secs_f64())),
+                Some(patience) => {
+                    self.reject(&format!("not ready within {} secs", patience.as_secs_f64()))
+                }
             }
         }
         if due(self.kill_old_at) {
             self.kill_old();
         }
-        if self.pending && self.candidate.is_none() && self.kill_old_at.is_none() && !self.stopping {
+        if self.pending && self.candidate.is_none() && self.kill_old_at.is_none() && !self.stopping
+        {
             self.log.line("received HUP, spawning a new worker");
             self.begin_restart();
         } else if due(self.start_at) {
@@ -524,19 +620,36 @@ impl Starter {
             self.auto_restart_at(),
             self.manager.deadline(),
         ];
-        fixed.into_iter().chain(self.old.iter().map(|worker| worker.kill_at)).flatten().min()
+        fixed
+            .into_iter()
+            .chain(self.old.iter().map(|worker| worker.kill_at))
+            .flatten()
+            .min()
     }
 
     fn auto_restart_at(&self) -> Option<Moment> {
-        if self.stopping || self.candidate.is_some() || self.kill_old_at.is_some() || self.start_at.is_some() {
+        if self.stopping
+            || self.candidate.is_some()
+            || self.kill_old_at.is_some()
+            || self.start_at.is_some()
+        {
             return None;
         }
         let variables = self.variables();
         let interval = auto_restart_interval(&variables)?;
-        let at = self.last_start + if self.old.is_empty() { interval } else { interval * 2 };
+        let at = self.last_start
+            + if self.old.is_empty() {
+                interval
+            } else {
+                interval * 2
+            };
         // What the files say may change before it is due.
         let volatile = variables.contains_key(OsStr::new(environment::ENVDIR));
-        Some(if volatile { at.min((Moment::now() + TICK).max(self.last_start + interval)) } else { at })
+        Some(if volatile {
+            at.min((Moment::now() + TICK).max(self.last_start + interval))
+        } else {
+            at
+        })
     }
 
     fn auto_restart(&mut self) {
@@ -547,9 +660,12 @@ impl Starter {
         let age = self.last_start.elapsed();
         let secs = interval.as_secs_f64();
         if age >= interval && self.old.is_empty() {
-            self.log.line(format_args!("autorestart triggered (interval={secs})"));
+            self.log
+                .line(format_args!("autorestart triggered (interval={secs})"));
         } else if age >= interval * 2 {
-            self.log.line(format_args!("autorestart triggered (forced, interval={secs})"));
+            self.log.line(format_args!(
+                "autorestart triggered (forced, interval={secs})"
+            ));
         } else {
             return;
         }
@@ -567,10 +683,18 @@ impl Starter {
         let Some(file) = &mut self.status_file else {
             return;
         };
-        let serving = self.current.iter().chain(self.old.iter().filter(|worker| worker.phase != Phase::Failed));
+        let serving = self.current.iter().chain(
+            self.old
+                .iter()
+                .filter(|worker| worker.phase != Phase::Failed),
+        );
         let workers = serving.map(|worker| (worker.generation, worker.pid()));
         if let Err(error) = file.write(workers) {
-            self.log.line(format_args!("failed to write status file {}: {}", file.path().display(), reason(&error)));
+            self.log.line(format_args!(
+                "failed to write status file {}: {}",
+                file.path().display(),
+                reason(&error)
+            ));
             self.status_due = Some(Moment::now() + STATUS_RETRY);
         }
     }
@@ -581,11 +705,13 @@ impl Starter {
 }
 
 fn kill_old_delay(variables: &Variables) -> Duration {
-    environment::seconds(variables, "KILL_OLD_DELAY").unwrap_or(if environment::is_true(variables, "ENABLE_AUTO_RESTART") {
-        AUTO_KILL_OLD_DELAY
-    } else {
-        Duration::ZERO
-    })
+    environment::seconds(variables, "KILL_OLD_DELAY").unwrap_or(
+        if environment::is_true(variables, "ENABLE_AUTO_RESTART") {
+            AUTO_KILL_OLD_DELAY
+        } else {
+            Duration::ZERO
+        },
+    )
 }
 
 fn auto_restart_interval(variables: &Variables) -> Option<Duration> {
@@ -601,7 +727,11 @@ fn pids<'a>(workers: impl Iterator<Item = &'a Worker>) -> String {
     let mut pids: Vec<_> = workers.map(Worker::pid).collect();
     pids.sort_unstable();
     let text: Vec<_> = pids.iter().map(ToString::to_string).collect();
-    if text.is_empty() { "none".into() } else { text.join(",") }
+    if text.is_empty() {
+        "none".into()
+    } else {
+        text.join(",")
+    }
 }
 
 /// Returns true if the process has a handler for the signal.
@@ -626,8 +756,17 @@ fn is_descendant(pid: i32, worker: i32) -> bool {
             return false;
         };
         // State, parent and group follow the name, which stands in parentheses.
-        let mut fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').skip(1);
-        let mut number = || fields.next().and_then(|field| field.parse().ok()).unwrap_or(0);
+        let mut fields = stat
+            .rsplit_once(") ")
+            .map_or("", |(_, rest)| rest)
+            .split(' ')
+            .skip(1);
+        let mut number = || {
+            fields
+                .next()
+                .and_then(|field| field.parse().ok())
+                .unwrap_or(0)
+        };
         let (parent, group): (i32, i32) = (number(), number());
         if group == worker {
             return true;

@@ -47,7 +47,9 @@ impl Watch {
     /// Watches a descriptor under `key`, which has to be below [`u64::MAX`].
     pub(crate) fn add(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
         debug_assert_ne!(key, SIGNALS);
-        Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
+        Ok(self
+            .epoll
+            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
     }
 
     /// Stops watching a descriptor; closing its last copy does so too.
@@ -57,11 +59,7 @@ impl Watch {
 
     /// Waits until something happens or the deadline has come, and puts what
     /// happened into `events`.
-    pub(crate) fn wait(
-        &self,
-        deadline: Option<Moment>,
-        events: &mut Vec<Event>,
-    ) -> io::Result<()> {
+    pub(crate) fn wait(&self, deadline: Option<Moment>, events: &mut Vec<Event>) -> io::Result<()> {
         events.clear();
         let mut ready = [EpollEvent::empty(); 64];
         let count = match self.epoll.wait(&mut ready, timeout(deadline)) {

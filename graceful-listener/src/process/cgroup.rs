@@ -47,7 +47,9 @@ impl Cgroup {
     /// directory is marked by systemd's `Delegate=`, and we may write there.
     pub(crate) fn delegated() -> Option<PathBuf> {
         let own = fs::read("/proc/self/cgroup").ok()?;
-        let own = own.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"0::/"))?;
+        let own = own
+            .split(|&byte| byte == b'\n')
+            .find_map(|line| line.strip_prefix(b"0::/"))?;
         let own = Path::new(OsStr::from_bytes(own));
         let root = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
             .map(Path::new)

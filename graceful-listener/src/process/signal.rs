@@ -23,7 +23,9 @@ impl Signal {
 
     /// Returns the signal of this number.
     pub(crate) fn from_number(number: i32) -> Option<Self> {
-        (1..=libc::SIGRTMAX()).contains(&number).then_some(Self(number))
+        (1..=libc::SIGRTMAX())
+            .contains(&number)
+            .then_some(Self(number))
     }
 
     /// Returns the signal's number here.
@@ -87,7 +89,11 @@ pub(crate) struct UnknownSignal(String);
 
 impl fmt::Display for UnknownSignal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown signal `{}`, expected a name such as TERM or SIGUSR1, or a number", self.0)
+        write!(
+            f,
+            "unknown signal `{}`, expected a name such as TERM or SIGUSR1, or a number",
+            self.0
+        )
     }
 }
 
@@ -141,13 +147,21 @@ mod tests {
             assert_eq!(text.parse::<Signal>().unwrap(), Signal::USR1, "{text}");
         }
         assert_eq!("CLD".parse::<Signal>().unwrap(), Signal::CHLD);
-        assert_eq!("RTMIN+2".parse::<Signal>().unwrap().number(), libc::SIGRTMIN() + 2);
-        assert_eq!("SIGRTMAX".parse::<Signal>().unwrap().number(), libc::SIGRTMAX());
+        assert_eq!(
+            "RTMIN+2".parse::<Signal>().unwrap().number(),
+            libc::SIGRTMIN() + 2
+        );
+        assert_eq!(
+            "SIGRTMAX".parse::<Signal>().unwrap().number(),
+            libc::SIGRTMAX()
+        );
     }
 
     #[test]
     fn what_is_no_signal_is_refused_with_its_text() {
-        for text in ["", "SIG", "FOO", "0", "-1", "65", "1000", "RTMIN+99", "TERM "] {
+        for text in [
+            "", "SIG", "FOO", "0", "-1", "65", "1000", "RTMIN+99", "TERM ",
+        ] {
             let error = text.parse::<Signal>().unwrap_err().to_string();
             assert!(error.contains(&format!("`{text}`")), "{error}");
         }

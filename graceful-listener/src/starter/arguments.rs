@@ -74,7 +74,11 @@ impl Arguments {
                 }
             }
         }
-        if errors.is_empty() { Ok(parsed) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(parsed)
+        } else {
+            Err(errors)
+        }
     }
 }
 
@@ -106,14 +110,26 @@ fn find(known: &'static [Opt], name: &[u8], valued: bool) -> Result<&'static Opt
         start.is_some_and(|start| start.eq_ignore_ascii_case(name)) && opt.name.len() > name.len()
     };
     for perl in [true, false] {
-        let matches: Vec<_> = known.iter().filter(|opt| opt.perl == perl).filter(begins).collect();
+        let matches: Vec<_> = known
+            .iter()
+            .filter(|opt| opt.perl == perl)
+            .filter(begins)
+            .collect();
         match matches[..] {
             [] => {}
             [only] => return Ok(only),
-            _ => return Err(UsageError::Ambiguous(lossy(name), matches.iter().map(|opt| opt.name).collect())),
+            _ => {
+                return Err(UsageError::Ambiguous(
+                    lossy(name),
+                    matches.iter().map(|opt| opt.name).collect(),
+                ));
+            }
         }
     }
-    known.iter().find(is).ok_or_else(|| UsageError::Unknown(lossy(name)))
+    known
+        .iter()
+        .find(is)
+        .ok_or_else(|| UsageError::Unknown(lossy(name)))
 }
 
 fn take_value(
@@ -136,21 +152,29 @@ fn take_value(
             }
             Ok(Some(value))
         }
-        Value::Optional => {
-            Ok(inline.or_else(|| args.next_if(|next| is_number(next))))
-        }
+        Value::Optional => Ok(inline.or_else(|| args.next_if(|next| is_number(next)))),
     }
 }
 
 fn is_integer(text: &OsStr) -> bool {
     let text = text.as_bytes();
-    let digits = text.strip_prefix(b"-").or_else(|| text.strip_prefix(b"+")).unwrap_or(text);
+    let digits = text
+        .strip_prefix(b"-")
+        .or_else(|| text.strip_prefix(b"+"))
+        .unwrap_or(text);
     // Perl allows `1_000`.
-    digits.iter().any(u8::is_ascii_digit) && digits.iter().all(|byte| byte.is_ascii_digit() || *byte == b'_')
+    digits.iter().any(u8::is_ascii_digit)
+        && digits
+            .iter()
+            .all(|byte| byte.is_ascii_digit() || *byte == b'_')
 }
 
 fn is_number(text: &OsStr) -> bool {
-    !text.is_empty() && text.as_bytes().iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+    !text.is_empty()
+        && text
+            .as_bytes()
+            .iter()
+            .all(|byte| byte.is_ascii_digit() || *byte == b'.')
 }
 
 fn lossy(text: &[u8]) -> String {
@@ -184,7 +208,10 @@ impl fmt::Display for UsageError {
             Self::NeedsValue(name) => write!(f, "Option {name} requires an argument"),
             Self::TakesNone(name) => write!(f, "Option {name} does not take an argument"),
             Self::NotANumber(name, value) => {
-                write!(f, "Value \"{value}\" invalid for option {name} (number expected)")
+                write!(
+                    f,
+                    "Value \"{value}\" invalid for option {name} (number expected)"
+                )
             }
             Self::Invalid(name, value, reason) => {
                 write!(f, "Value \"{value}\" invalid for option {name} ({reason})")
@@ -302,7 +329,14 @@ mod tests {
     #[test]
     fn every_bad_argument_is_named() {
         assert_eq!(
-            parse(&["--nope", "--interval=0.5", "--stop=1", "--port=", "--interval"]).unwrap_err(),
+            parse(&[
+                "--nope",
+                "--interval=0.5",
+                "--stop=1",
+                "--port=",
+                "--interval"
+            ])
+            .unwrap_err(),
             [
                 "Unknown option: nope",
                 "Value \"0.5\" invalid for option interval (number expected)",
@@ -316,7 +350,10 @@ mod tests {
     #[test]
     fn whole_numbers_may_be_signed_and_grouped() {
         for number in ["-1", "+2", "1_000", "007"] {
-            assert_eq!(options(&["--interval", number]), [format!("interval={number}")]);
+            assert_eq!(
+                options(&["--interval", number]),
+                [format!("interval={number}")]
+            );
         }
         assert!(parse(&["--interval", "_"]).is_err());
     }
@@ -325,9 +362,15 @@ mod tests {
     fn optional_value_takes_the_next_argument_only_if_it_is_a_number() {
         assert_eq!(options(&["--wait-ready=5"]), ["wait-ready=5"]);
         let (options, rest) = parse(&["--wait-ready", "1.5", "prog"]).unwrap();
-        assert_eq!((options, rest), (vec!["wait-ready=1.5".into()], vec!["prog".into()]));
+        assert_eq!(
+            (options, rest),
+            (vec!["wait-ready=1.5".into()], vec!["prog".into()])
+        );
         let (options, rest) = parse(&["--wait-ready", "prog"]).unwrap();
-        assert_eq!((options, rest), (vec!["wait-ready".into()], vec!["prog".into()]));
+        assert_eq!(
+            (options, rest),
+            (vec!["wait-ready".into()], vec!["prog".into()])
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -29,8 +29,9 @@ impl Starter {
             .filter_map(PortSpec::descriptor)
             .filter(|number| *number > 2)
             .map(|number| {
-                descriptor::reserve(number)
-                    .map_err(|error| Failure::io(format!("failed to reserve descriptor {number}"), &error))
+                descriptor::reserve(number).map_err(|error| {
+                    Failure::io(format!("failed to reserve descriptor {number}"), &error)
+                })
             })
             .collect::<Result<_, _>>()?;
         if let Some(mask) = options.umask {
@@ -41,7 +42,10 @@ impl Starter {
             .map_err(|error| Failure::io("failed to watch for signals", &error))?;
         let log = Log::new(options.log_format);
         let output = open_log(&options)?;
-        log.line(format_args!("start_server (pid:{}) starting now...", std::process::id()));
+        log.line(format_args!(
+            "start_server (pid:{}) starting now...",
+            std::process::id()
+        ));
 
         let mut available = Vec::new();
         let mut sockets = Sockets::default();
@@ -106,7 +110,8 @@ impl Starter {
     fn begin(&mut self) -> Result<(), Failure> {
         if let Some(path) = &self.options.pid_file {
             let file = PidFile::create(path).map_err(|error| {
-                let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+                let source = std::error::Error::source(&error)
+                    .and_then(|source| source.downcast_ref::<io::Error>());
                 match source {
                     Some(source) => Failure::io(&error, source),
                     None => Failure::new(error.to_string()),
@@ -116,7 +121,13 @@ impl Starter {
         }
         if let Some(file) = &self.status_file {
             file.check().map_err(|error| {
-                Failure::io(format!("failed to create temporary file for {}", file.path().display()), &error)
+                Failure::io(
+                    format!(
+                        "failed to create temporary file for {}",
+                        file.path().display()
+                    ),
+                    &error,
+                )
             })?;
         }
         self.start_first()
@@ -134,18 +145,32 @@ impl Starter {
 fn port_specs(options: &Options) -> Result<Vec<PortSpec>, Failure> {
     let mut specs: Vec<PortSpec> = Vec::new();
     for text in &options.ports {
-        let invalid = |reason: &str| Failure::new(format!("invalid ``port'' value:{}: {reason}", text.display()));
+        let invalid = |reason: &str| {
+            Failure::new(format!(
+                "invalid ``port'' value:{}: {reason}",
+                text.display()
+            ))
+        };
         let spec = PortSpec::parse(text).map_err(|reason| invalid(&reason))?;
         if let Some(number) = spec.descriptor()
-            && let Some(other) = specs.iter().find(|other| other.descriptor() == Some(number))
+            && let Some(other) = specs
+                .iter()
+                .find(|other| other.descriptor() == Some(number))
         {
-            return Err(invalid(&format!("descriptor {number} is already that of {}", other.name())));
+            return Err(invalid(&format!(
+                "descriptor {number} is already that of {}",
+                other.name()
+            )));
         }
         specs.push(spec);
     }
     for path in &options.paths {
-        sockets::check_path(path)
-            .map_err(|reason| Failure::new(format!("invalid ``path'' value:{}: {reason}", path.display())))?;
+        sockets::check_path(path).map_err(|reason| {
+            Failure::new(format!(
+                "invalid ``path'' value:{}: {reason}",
+                path.display()
+            ))
+        })?;
     }
     Ok(specs)
 }
@@ -161,7 +186,13 @@ fn open_sockets(
         sockets.push(spec.open(options.backlog, available, log)?);
     }
     for path in &options.paths {
-        sockets.push(sockets::open_path(path, options.socket_mode, options.backlog, available, log)?);
+        sockets.push(sockets::open_path(
+            path,
+            options.socket_mode,
+            options.backlog,
+            available,
+            log,
+        )?);
     }
     sockets.ports().map(drop)
 }
@@ -171,14 +202,22 @@ fn open_log(options: &Options) -> Result<Option<OwnedFd>, Failure> {
     match &options.log_file {
         None => Ok(None),
         Some(LogTarget::File(path)) => {
-            let file = OpenOptions::new().append(true).create(true).open(path).map_err(|error| {
-                Failure::io(format!("failed to open log file:{}", path.display()), &error)
-            })?;
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(path)
+                .map_err(|error| {
+                    Failure::io(
+                        format!("failed to open log file:{}", path.display()),
+                        &error,
+                    )
+                })?;
             Ok(Some(file.into()))
         }
-        Some(LogTarget::Command(command)) => {
-            Err(Failure::new(format!("failed to open pipe:{}", command.display())))
-        }
+        Some(LogTarget::Command(command)) => Err(Failure::new(format!(
+            "failed to open pipe:{}",
+            command.display()
+        ))),
     }
 }
 
@@ -202,7 +241,8 @@ fn passed_on(options: &Options) -> Vec<(&'static str, OsString)> {
 }
 
 fn limit_open_files(wanted: OpenFiles) -> Result<(), Failure> {
-    let failed = |errno: nix::Error| Failure::io("failed to set the limit on open files", &errno.into());
+    let failed =
+        |errno: nix::Error| Failure::io("failed to set the limit on open files", &errno.into());
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
     let soft = match wanted {
         OpenFiles::Keep => return Ok(()),

@@ -62,7 +62,9 @@ impl Command {
         } else if is("version") {
             Self::Version
         } else if options.daemonize && options.log_file.is_none() {
-            Self::Fail("Usage: --log-file option must be specified together with --daemonize".into())
+            Self::Fail(
+                "Usage: --log-file option must be specified together with --daemonize".into(),
+            )
         } else if options.exec.is_empty() {
             Self::Fail("server program not specified".into())
         } else {
@@ -91,7 +93,9 @@ impl Command {
 
 fn assign(options: &mut Options, name: &'static str, value: OsString) -> Result<(), UsageError> {
     let text = value.to_string_lossy().into_owned();
-    let invalid = |reason: &dyn std::fmt::Display| UsageError::Invalid(name, text.clone(), reason.to_string());
+    let invalid = |reason: &dyn std::fmt::Display| {
+        UsageError::Invalid(name, text.clone(), reason.to_string())
+    };
     // Perl takes an empty text, and 0, for a file that was not given.
     let path = |value: OsString| Some(PathBuf::from(value)).filter(|path| path != OsStr::new("0"));
     match name {
@@ -102,8 +106,14 @@ fn assign(options: &mut Options, name: &'static str, value: OsString) -> Result<
         "pid-file" => options.pid_file = path(value),
         "status-file" => options.status_file = path(value),
         "dir" => options.dir = Some(value.into()),
-        "signal-on-hup" => options.signal_on_hup = parse(&text).map_err(|e: crate::process::UnknownSignal| invalid(&e))?,
-        "signal-on-term" => options.signal_on_term = parse(&text).map_err(|e: crate::process::UnknownSignal| invalid(&e))?,
+        "signal-on-hup" => {
+            options.signal_on_hup =
+                parse(&text).map_err(|e: crate::process::UnknownSignal| invalid(&e))?
+        }
+        "signal-on-term" => {
+            options.signal_on_term =
+                parse(&text).map_err(|e: crate::process::UnknownSignal| invalid(&e))?
+        }
         "backlog" => {
             options.backlog = match integer(&text) {
                 0 => options.backlog,
@@ -115,13 +125,15 @@ fn assign(options: &mut Options, name: &'static str, value: OsString) -> Result<
         "kill-old-delay" => options.kill_old_delay = Some(whole_seconds(&text)),
         "wait-ready" => options.wait_ready = Some(seconds(&text).map_err(|e| invalid(&e))?),
         "stop-timeout" => {
-            options.stop_timeout = Some(seconds(&text).map_err(|e| invalid(&e))?).filter(|time| !time.is_zero());
+            options.stop_timeout =
+                Some(seconds(&text).map_err(|e| invalid(&e))?).filter(|time| !time.is_zero());
         }
         "max-old" => options.max_old = text.parse().map_err(|_| invalid(&"expected a number"))?,
         "retry-delay" => options.retry_delay = Some(seconds(&text).map_err(|e| invalid(&e))?),
         "retry-max-delay" => options.retry_max_delay = seconds(&text).map_err(|e| invalid(&e))?,
         "die-with-parent" => {
-            options.die_with_parent = Some(parse(&text).map_err(|e: crate::process::UnknownSignal| invalid(&e))?);
+            options.die_with_parent =
+                Some(parse(&text).map_err(|e: crate::process::UnknownSignal| invalid(&e))?);
         }
         "user" => options.user = Some(text),
         "group" => options.group = Some(text),
@@ -133,7 +145,11 @@ fn assign(options: &mut Options, name: &'static str, value: OsString) -> Result<
             options.nofile = match text.as_str() {
                 "max" => OpenFiles::Max,
                 "keep" => OpenFiles::Keep,
-                number => OpenFiles::Soft(number.parse().map_err(|_| invalid(&"expected max, keep or a number"))?),
+                number => OpenFiles::Soft(
+                    number
+                        .parse()
+                        .map_err(|_| invalid(&"expected max, keep or a number"))?,
+                ),
             }
         }
         "cgroup" => options.cgroup = Some(value.into()),
@@ -149,7 +165,11 @@ fn parse<T: FromStr>(text: &str) -> Result<T, T::Err> {
 /// Reads a whole number as Perl does; it has been checked already.
 fn integer(text: &str) -> i64 {
     let digits: String = text.chars().filter(|c| *c != '_').collect();
-    digits.parse().unwrap_or(if digits.starts_with('-') { i64::MIN } else { i64::MAX })
+    digits.parse().unwrap_or(if digits.starts_with('-') {
+        i64::MIN
+    } else {
+        i64::MAX
+    })
 }
 
 /// A negative time is none, as for Perl's `sleep`.
@@ -158,7 +178,10 @@ fn whole_seconds(text: &str) -> Duration {
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let plain = !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.');
     let number = plain.then(|| text.parse().ok()).flatten();
     number
         .and_then(|number| Duration::try_from_secs_f64(number).ok())
@@ -168,14 +191,18 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 fn octal(text: &str) -> Result<u32, &'static str> {
     let plain = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     let number = plain.then(|| u32::from_str_radix(text, 8).ok()).flatten();
-    number.filter(|mode| *mode <= 0o777).ok_or("expected an octal mode up to 777")
+    number
+        .filter(|mode| *mode <= 0o777)
+        .ok_or("expected an octal mode up to 777")
 }
 
 /// `FILE`, or `| COMMAND`.
 fn log_target(value: OsString) -> Option<LogTarget> {
     let bytes = value.as_bytes().trim_ascii_start();
     match bytes.strip_prefix(b"|") {
-        Some(command) => Some(LogTarget::Command(OsString::from_vec(command.trim_ascii_start().to_vec()))),
+        Some(command) => Some(LogTarget::Command(OsString::from_vec(
+            command.trim_ascii_start().to_vec(),
+        ))),
         None if value == "0" => None,
         None => Some(LogTarget::File(value.into())),
     }
@@ -194,11 +221,19 @@ fn complain(message: &dyn std::fmt::Display) {
 }
 
 const fn perl(name: &'static str, value: Value) -> Opt {
-    Opt { name, value, perl: true }
+    Opt {
+        name,
+        value,
+        perl: true,
+    }
 }
 
 const fn own(name: &'static str, value: Value) -> Opt {
-    Opt { name, value, perl: false }
+    Opt {
+        name,
+        value,
+        perl: false,
+    }
 }
 
 static TABLE: [Opt; 39] = [

@@ -27,7 +27,11 @@ impl Environment {
         let mut base: Variables = std::env::vars_os()
             .filter(|(name, _)| !OURS.iter().any(|ours| name == ours))
             .collect();
-        base.extend(options.into_iter().map(|(name, value)| (name.into(), value)));
+        base.extend(
+            options
+                .into_iter()
+                .map(|(name, value)| (name.into(), value)),
+        );
         Self { base, files }
     }
 
@@ -41,10 +45,18 @@ impl Environment {
         let mut variables = self.base.clone();
         for file in &self.files {
             let text = fs::read(file).map_err(|error| {
-                format!("failed to read --env-file {}: {}", file.display(), super::failure::reason(&error))
+                format!(
+                    "failed to read --env-file {}: {}",
+                    file.display(),
+                    super::failure::reason(&error)
+                )
             })?;
-            parse_env_file(&text, &mut variables)
-                .map_err(|line| format!("--env-file {} line {line}: expected NAME=VALUE", file.display()))?;
+            parse_env_file(&text, &mut variables).map_err(|line| {
+                format!(
+                    "--env-file {} line {line}: expected NAME=VALUE",
+                    file.display()
+                )
+            })?;
         }
         if let Some(dir) = variables.get(OsStr::new(ENVDIR)) {
             let dir = PathBuf::from(dir);
@@ -59,15 +71,22 @@ impl Environment {
 
 /// Returns true if the variable is set to what Perl takes for true.
 pub(crate) fn is_true(variables: &Variables, name: &str) -> bool {
-    variables.get(OsStr::new(name)).is_some_and(|value| !value.is_empty() && value != "0")
+    variables
+        .get(OsStr::new(name))
+        .is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 /// Returns the seconds the variable tells: the number its text begins with, as
 /// Perl reads it, or nothing if it is not set.
 pub(crate) fn seconds(variables: &Variables, name: &str) -> Option<Duration> {
-    let value = variables.get(OsStr::new(name))?.to_string_lossy().into_owned();
+    let value = variables
+        .get(OsStr::new(name))?
+        .to_string_lossy()
+        .into_owned();
     let value = value.trim_start();
-    let end = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
+    let end = value
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(value.len());
     let number = value[..end].parse().unwrap_or(0.0);
     Some(Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX))
 }
@@ -99,7 +118,11 @@ fn first_line(path: &Path) -> io::Result<Option<OsString>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let mut line = text.split(|&byte| byte == b'\n').next().unwrap_or_default().to_vec();
+    let mut line = text
+        .split(|&byte| byte == b'\n')
+        .next()
+        .unwrap_or_default()
+        .to_vec();
     // The environment cannot hold what follows a NUL byte.
     if let Some(end) = line.iter().position(|&byte| byte == 0) {
         line.truncate(end);
@@ -115,12 +138,22 @@ fn parse_env_file(text: &[u8], variables: &mut Variables) -> Result<(), usize> {
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
-        let line = line.strip_prefix(b"export ").unwrap_or(line).trim_ascii_start();
+        let line = line
+            .strip_prefix(b"export ")
+            .unwrap_or(line)
+            .trim_ascii_start();
         let bad = index + 1;
         let equals = line.iter().position(|&byte| byte == b'=').ok_or(bad)?;
-        let (name, value) = (line[..equals].trim_ascii_end(), line[equals + 1..].trim_ascii_start());
+        let (name, value) = (
+            line[..equals].trim_ascii_end(),
+            line[equals + 1..].trim_ascii_start(),
+        );
         let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-        if name.is_empty() || !name.iter().all(is_name) || name[0].is_ascii_digit() || value.contains(&0) {
+        if name.is_empty()
+            || !name.iter().all(is_name)
+            || name[0].is_ascii_digit()
+            || value.contains(&0)
+        {
             return Err(bad);
         }
         let value = match value {
@@ -177,19 +210,41 @@ mod tests {
         let mut variables = Variables::new();
         parse_env_file(text.as_bytes(), &mut variables)?;
         let text = |value: OsString| value.to_string_lossy().into_owned();
-        Ok(variables.into_iter().map(|(name, value)| (text(name), text(value))).collect())
+        Ok(variables
+            .into_iter()
+            .map(|(name, value)| (text(name), text(value)))
+            .collect())
     }
 
     #[test]
     fn env_file_values_are_read_with_and_without_quotes() {
-        let pairs = parsed("# a comment\n\nA=1\n export B = two words \nC=\"a \\\"b\\\" \\\\ $\"\nD='x\\n'\nE=\nF=a=b#c\r\n");
-        let expected = [("A", "1"), ("B", "two words"), ("C", "a \"b\" \\ $"), ("D", "x\\n"), ("E", ""), ("F", "a=b#c")];
-        assert_eq!(pairs.unwrap(), expected.map(|(a, b)| (a.to_string(), b.to_string())));
+        let pairs = parsed(
+            "# a comment\n\nA=1\n export B = two words \nC=\"a \\\"b\\\" \\\\ $\"\nD='x\\n'\nE=\nF=a=b#c\r\n",
+        );
+        let expected = [
+            ("A", "1"),
+            ("B", "two words"),
+            ("C", "a \"b\" \\ $"),
+            ("D", "x\\n"),
+            ("E", ""),
+            ("F", "a=b#c"),
+        ];
+        assert_eq!(
+            pairs.unwrap(),
+            expected.map(|(a, b)| (a.to_string(), b.to_string()))
+        );
     }
 
     #[test]
     fn env_file_mistake_is_told_by_its_line() {
-        for (text, line) in [("A=1\nB\n", 2), ("=1", 1), ("\n\n1A=1", 3), ("A=\"x", 1), ("A B=1", 1), ("A=\0", 1)] {
+        for (text, line) in [
+            ("A=1\nB\n", 2),
+            ("=1", 1),
+            ("\n\n1A=1", 3),
+            ("A=\"x", 1),
+            ("A B=1", 1),
+            ("A=\0", 1),
+        ] {
             assert_eq!(parsed(text), Err(line), "{text:?}");
         }
     }

@@ -70,7 +70,9 @@ impl Log {
         for part in line.as_bytes().chunks(nix::libc::PIPE_BUF) {
             let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
             let writable = poll(&mut ready, PollTimeout::ZERO).is_ok()
-                && ready[0].revents().is_some_and(|now| now.contains(PollFlags::POLLOUT));
+                && ready[0]
+                    .revents()
+                    .is_some_and(|now| now.contains(PollFlags::POLLOUT));
             if !writable || write(&stderr, part) != Ok(part.len()) {
                 return false;
             }

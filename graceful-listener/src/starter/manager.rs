@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use crate::moment::Moment;
 use crate::notify::{Notifier, NotifyMessage};
 
@@ -14,13 +12,21 @@ pub(crate) struct Manager {
 impl Manager {
     pub(crate) fn new(notifier: Notifier) -> Self {
         let alive_at = notifier.watchdog().map(|_| Moment::now());
-        Self { notifier, reloading: false, alive_at }
+        Self {
+            notifier,
+            reloading: false,
+            alive_at,
+        }
     }
 
     /// A generation serves: the start, or a reload, is complete.
     pub(crate) fn ready(&mut self, generation: u64) {
         self.reloading = false;
-        self.send(NotifyMessage::new().ready().status(&format!("Generation {generation} serves")));
+        self.send(
+            NotifyMessage::new()
+                .ready()
+                .status(&format!("Generation {generation} serves")),
+        );
     }
 
     /// A new generation is being started beside the one that serves.

@@ -57,14 +57,19 @@ impl Sockets {
         for held in &self.0 {
             ports
                 .push(held.name.clone(), held.fd.as_raw_fd())
-                .map_err(|error| Failure::new(format!("cannot pass {} to the workers: {error}", held.name)))?;
+                .map_err(|error| {
+                    Failure::new(format!("cannot pass {} to the workers: {error}", held.name))
+                })?;
         }
         Ok(ports)
     }
 
     /// Returns the descriptors with the numbers they have here and in the workers.
     pub(crate) fn descriptors(&self) -> Vec<(BorrowedFd<'_>, RawFd)> {
-        self.0.iter().map(|held| (held.fd.as_fd(), held.fd.as_raw_fd())).collect()
+        self.0
+            .iter()
+            .map(|held| (held.fd.as_fd(), held.fd.as_raw_fd()))
+            .collect()
     }
 
     /// Returns true if a socket is the workers' standard input.
@@ -76,7 +81,9 @@ impl Sockets {
     /// another one in their place.
     pub(crate) fn remove_files(&self) {
         for file in self.0.iter().filter_map(|held| held.file.as_ref()) {
-            let same = |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == (file.device, file.inode);
+            let same = |metadata: fs::Metadata| {
+                (metadata.dev(), metadata.ino()) == (file.device, file.inode)
+            };
             if fs::symlink_metadata(&file.path).is_ok_and(same) {
                 let _ = fs::remove_file(&file.path);
             }
@@ -115,12 +122,17 @@ impl PortSpec {
         if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(format!("expected a port number, found `{port}`"));
         }
-        let port: u16 = port.parse().map_err(|_| format!("port {port} is out of range, the highest is 65535"))?;
+        let port: u16 = port
+            .parse()
+            .map_err(|_| format!("port {port} is out of range, the highest is 65535"))?;
         let name = match host {
             None => PortName::Port(port),
             Some(host) => {
                 let host = match host.strip_prefix('[') {
-                    Some(inner) => inner.strip_suffix(']').ok_or("the bracket is not closed")?.trim(),
+                    Some(inner) => inner
+                        .strip_suffix(']')
+                        .ok_or("the bracket is not closed")?
+                        .trim(),
                     None => host,
                 };
                 if host.is_empty() {
@@ -129,7 +141,11 @@ impl PortSpec {
                 PortName::Host(host.into(), port)
             }
         };
-        Ok(Self { name, datagram, descriptor })
+        Ok(Self {
+            name,
+            datagram,
+            descriptor,
+        })
     }
 
     /// Returns the number the socket has to have.
@@ -142,7 +158,11 @@ impl PortSpec {
     }
 
     const fn kind(&self) -> Type {
-        if self.datagram { Type::DGRAM } else { Type::STREAM }
+        if self.datagram {
+            Type::DGRAM
+        } else {
+            Type::STREAM
+        }
     }
 
     /// Looks the address up: a host name is its first IPv4 address.
@@ -152,7 +172,8 @@ impl PortSpec {
             PortName::Host(host, port) => (host, *port),
             PortName::Path(_) => return Err(Failure::new("a path is no port")),
         };
-        let unresolved = |error: &io::Error| Failure::io(format!("failed to resolve host:{host}"), error);
+        let unresolved =
+            |error: &io::Error| Failure::io(format!("failed to resolve host:{host}"), error);
         if host.contains(':') {
             // This form also takes a zone.
             return format!("[{host}]:{port}")
@@ -168,13 +189,24 @@ impl PortSpec {
             .to_socket_addrs()
             .map_err(|error| unresolved(&error))?
             .find(SocketAddr::is_ipv4)
-            .ok_or_else(|| Failure::new(format!("failed to resolve host:{host}: it has no IPv4 address")))
+            .ok_or_else(|| {
+                Failure::new(format!(
+                    "failed to resolve host:{host}: it has no IPv4 address"
+                ))
+            })
     }
 
     /// Binds the socket, or takes one of `available` that is bound there already.
-    pub(crate) fn open(&self, backlog: i32, available: &mut Vec<OwnedFd>, log: &Log) -> Result<Held, Failure> {
+    pub(crate) fn open(
+        &self,
+        backlog: i32,
+        available: &mut Vec<OwnedFd>,
+        log: &Log,
+    ) -> Result<Held, Failure> {
         let address = self.address()?;
-        let taken = available.iter().position(|fd| is_bound(fd, &SockAddr::from(address), self.kind()));
+        let taken = available
+            .iter()
+            .position(|fd| is_bound(fd, &SockAddr::from(address), self.kind()));
         let fd = match taken {
             Some(index) => available.swap_remove(index),
             None => self.bind(address, backlog)?,
@@ -183,12 +215,18 @@ impl PortSpec {
             Some(number) if number != fd.as_raw_fd() => {
                 let fd = descriptor::place(fd, number)
                     .map_err(|error| Failure::io(format!("dup2(2) failed({number})"), &error))?;
-                log.line(format_args!("socket is duplicated to file descriptor {number}"));
+                log.line(format_args!(
+                    "socket is duplicated to file descriptor {number}"
+                ));
                 fd
             }
             _ => fd,
         };
-        Ok(Held { name: self.name.clone(), fd, file: None })
+        Ok(Held {
+            name: self.name.clone(),
+            fd,
+            file: None,
+        })
     }
 
     fn bind(&self, address: SocketAddr, backlog: i32) -> Result<OwnedFd, Failure> {
@@ -199,33 +237,65 @@ impl PortSpec {
         let socket = Socket::new(Domain::for_address(address), self.kind(), None)
             .map_err(failed("failed to create socket for"))?;
         if address.is_ipv6() {
-            socket.set_only_v6(true).map_err(failed("failed to set IPV6_V6ONLY for"))?;
+            socket
+                .set_only_v6(true)
+                .map_err(failed("failed to set IPV6_V6ONLY for"))?;
         }
         if !self.datagram {
             // For UDP it would let a second process steal the port.
-            socket.set_reuse_address(true).map_err(failed("failed to set SO_REUSEADDR for"))?;
+            socket
+                .set_reuse_address(true)
+                .map_err(failed("failed to set SO_REUSEADDR for"))?;
         }
-        socket.bind(&address.into()).map_err(failed("failed to bind to"))?;
+        socket
+            .bind(&address.into())
+            .map_err(failed("failed to bind to"))?;
         if !self.datagram {
-            socket.listen(backlog).map_err(failed("listen(2) failed for"))?;
+            socket
+                .listen(backlog)
+                .map_err(failed("listen(2) failed for"))?;
         }
         Ok(socket.into())
     }
 }
 
 /// Makes the Unix socket at `path`, in place of one that is there.
-pub(crate) fn open_path(path: &Path, mode: u32, backlog: i32, available: &mut Vec<OwnedFd>, log: &Log) -> Result<Held, Failure> {
-    let failed = |error: io::Error| Failure::io(format!("failed to listen to file {}", path.display()), &error);
+pub(crate) fn open_path(
+    path: &Path,
+    mode: u32,
+    backlog: i32,
+    available: &mut Vec<OwnedFd>,
+    log: &Log,
+) -> Result<Held, Failure> {
+    let failed = |error: io::Error| {
+        Failure::io(
+            format!("failed to listen to file {}", path.display()),
+            &error,
+        )
+    };
     let address = SockAddr::unix(path).map_err(failed)?;
-    if let Some(index) = available.iter().position(|fd| is_bound(fd, &address, Type::STREAM)) {
+    if let Some(index) = available
+        .iter()
+        .position(|fd| is_bound(fd, &address, Type::STREAM))
+    {
         let fd = available.swap_remove(index);
-        return Ok(Held { name: PortName::Path(path.into()), fd, file: None });
+        return Ok(Held {
+            name: PortName::Path(path.into()),
+            fd,
+            file: None,
+        });
     }
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {
-            log.line(format_args!("removing existing socket file:{}", path.display()));
+            log.line(format_args!(
+                "removing existing socket file:{}",
+                path.display()
+            ));
             fs::remove_file(path).map_err(|error| {
-                Failure::io(format!("failed to remove existing socket file:{}", path.display()), &error)
+                Failure::io(
+                    format!("failed to remove existing socket file:{}", path.display()),
+                    &error,
+                )
             })?;
         }
         Ok(_) => {
@@ -242,14 +312,20 @@ pub(crate) fn open_path(path: &Path, mode: u32, backlog: i32, available: &mut Ve
     let saved = umask(Mode::from_bits_truncate(!mode & 0o777));
     let bound = socket.bind(&address);
     umask(saved);
-    bound.and_then(|()| socket.listen(backlog)).map_err(failed)?;
+    bound
+        .and_then(|()| socket.listen(backlog))
+        .map_err(failed)?;
     let metadata = fs::symlink_metadata(path).map_err(failed)?;
     let file = SocketFile {
         path: std::path::absolute(path).map_err(failed)?,
         device: metadata.dev(),
         inode: metadata.ino(),
     };
-    Ok(Held { name: PortName::Path(path.into()), fd: socket.into(), file: Some(file) })
+    Ok(Held {
+        name: PortName::Path(path.into()),
+        fd: socket.into(),
+        file: Some(file),
+    })
 }
 
 /// Names a socket that came without a name by the address it is bound to.
@@ -259,7 +335,9 @@ pub(crate) fn open_path(path: &Path, mode: u32, backlog: i32, available: &mut Ve
 /// Fails with the reason if Server::Starter has no way to name it.
 pub(crate) fn name_of(fd: &OwnedFd) -> Result<PortName, String> {
     let socket = socket2::SockRef::from(fd);
-    let address = socket.local_addr().map_err(|error| format!("it is no socket: {}", super::failure::reason(&error)))?;
+    let address = socket
+        .local_addr()
+        .map_err(|error| format!("it is no socket: {}", super::failure::reason(&error)))?;
     if let Some(path) = address.as_pathname() {
         return Ok(PortName::Path(path.into()));
     }
@@ -283,17 +361,22 @@ fn is_bound(fd: &OwnedFd, address: &SockAddr, kind: Type) -> bool {
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
-    let identity = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    let identity =
+        |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
     a == b || matches!((identity(a), identity(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 fn fd_number(text: &str) -> Result<RawFd, String> {
     let text = text.trim();
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("expected a descriptor number behind `=`, found `{text}`"));
+        return Err(format!(
+            "expected a descriptor number behind `=`, found `{text}`"
+        ));
     }
     match text.parse() {
-        Ok(1 | 2) => Err(format!("descriptor {text} carries the log, choose 0 or one from 3 on")),
+        Ok(1 | 2) => Err(format!(
+            "descriptor {text} carries the log, choose 0 or one from 3 on"
+        )),
         Ok(number) => Ok(number),
         Err(_) => Err(format!("descriptor {text} is out of range")),
     }
@@ -322,7 +405,8 @@ mod tests {
     use super::*;
 
     fn spec(text: &str) -> Result<(String, bool, Option<RawFd>), String> {
-        PortSpec::parse(OsStr::new(text)).map(|spec| (spec.name.to_string(), spec.datagram, spec.descriptor))
+        PortSpec::parse(OsStr::new(text))
+            .map(|spec| (spec.name.to_string(), spec.datagram, spec.descriptor))
     }
 
     #[test]
@@ -344,7 +428,11 @@ mod tests {
             ("[127.0.0.1]:80", "127.0.0.1:80", false, None),
             ("65535", "65535", false, None),
         ] {
-            assert_eq!(spec(text), Ok((name.into(), datagram, descriptor)), "{text:?}");
+            assert_eq!(
+                spec(text),
+                Ok((name.into(), datagram, descriptor)),
+                "{text:?}"
+            );
         }
     }
 

@@ -15,7 +15,10 @@ pub(crate) struct StatusFile {
 
 impl StatusFile {
     pub(crate) const fn new(path: PathBuf) -> Self {
-        Self { path, written: false }
+        Self {
+            path,
+            written: false,
+        }
     }
 
     /// Goes on with a file that this process wrote before it executed itself.
@@ -45,7 +48,10 @@ impl StatusFile {
     pub(crate) fn write(&mut self, workers: impl Iterator<Item = (u64, pid_t)>) -> io::Result<()> {
         let mut workers: Vec<_> = workers.collect();
         workers.sort_unstable();
-        let text: String = workers.iter().map(|(generation, pid)| format!("{generation}:{pid}\n")).collect();
+        let text: String = workers
+            .iter()
+            .map(|(generation, pid)| format!("{generation}:{pid}\n"))
+            .collect();
         let draft = self.draft();
         let replaced = write_new(&draft, &text).and_then(|()| fs::rename(&draft, &self.path));
         match replaced {

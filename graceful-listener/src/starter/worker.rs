@@ -94,5 +94,6 @@ fn is_stopped(pid: i32) -> bool {
         return false;
     };
     // The state follows the name, which stands in parentheses.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| rest.starts_with('T'))
 }
