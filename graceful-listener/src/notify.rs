@@ -1,6 +1,8 @@
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice, IoSliceMut, PipeReader};
+#[cfg(feature = "cli")]
+use std::os::fd::OwnedFd;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -315,6 +317,10 @@ impl NotifyReceiver {
         // With a family and no path the kernel picks a free abstract name.
         nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
         socket.set_nonblocking(true)?;
+        Self::from_socket(socket)
+    }
+
+    fn from_socket(socket: UnixDatagram) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let chosen = address
             .as_abstract_name()
@@ -322,6 +328,12 @@ impl NotifyReceiver {
         let mut name = OsString::from("@");
         name.push(OsStr::from_bytes(chosen));
         Ok(Self { socket, name })
+    }
+
+    /// Goes on with a socket that was kept open across `exec`.
+    #[cfg(feature = "cli")]
+    pub(crate) fn from_inherited(fd: OwnedFd) -> io::Result<Self> {
+        Self::from_socket(fd.into())
     }
 
     /// Returns the value for the child's `NOTIFY_SOCKET`.

@@ -16,10 +16,12 @@ use std::ptr;
 use nix::libc::{self, c_int, pid_t};
 
 pub(crate) use self::cgroup::Cgroup;
+pub(crate) use self::detach::{Side, detach};
 pub(crate) use self::exit::Exit;
 pub(crate) use self::signal::{Signal, UnknownSignal};
 
 mod cgroup;
+mod detach;
 mod exit;
 mod signal;
 
@@ -417,6 +419,15 @@ impl Environment {
 
 unsafe extern "C" {
     static mut environ: *mut *const c_char;
+}
+
+/// Puts the action of a signal back to the default, whatever the parent had set.
+pub(crate) fn default_action(signal: Signal) -> io::Result<()> {
+    // SAFETY: no handler is installed, so none can be called.
+    if unsafe { libc::signal(signal.number(), libc::SIG_DFL) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Finds the file that `exec` would take for `program`.

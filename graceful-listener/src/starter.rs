@@ -1,6 +1,9 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, PipeWriter};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::moment::Moment;
@@ -9,26 +12,37 @@ use crate::pid_file::PidFile;
 use crate::process::{Cgroup, Exit, Process, Reaped, Signal, Spawn, reap_stranger};
 use crate::watch::{Event, Watch};
 
+use self::activation::Activation;
 use self::environment::{Environment, Variables};
 use self::failure::{Failure, reason};
+use self::handover::{Invocation, Trial};
 use self::log::Log;
+use self::log_command::LogCommand;
 use self::manager::Manager;
-use self::options::Options;
+use self::options::{LogTarget, Options};
+use self::privileges::Identity;
+use self::record::Record;
 use self::sockets::Sockets;
 use self::status_file::StatusFile;
 use self::worker::{Phase, Worker};
 
 pub(crate) mod command_line;
 
+mod activation;
 mod arguments;
 mod boot;
+mod control;
 mod descriptor;
 mod environment;
 mod failure;
 mod handover;
 mod log;
+mod log_command;
 mod manager;
 mod options;
+mod orphans;
+mod privileges;
+mod record;
 mod sockets;
 mod status_file;
 mod worker;
@@ -38,17 +52,27 @@ mod worker;
 #[derive(Debug)]
 pub(crate) struct Starter {
     options: Options,
+    invocation: Invocation,
     log: Log,
     watch: Watch,
     environment: Environment,
     sockets: Sockets,
+    activation: Option<Activation>,
+    log_command: Option<LogCommand>,
     status_file: Option<StatusFile>,
     /// Set again after a write that failed.
     status_due: Option<Moment>,
     pid_file: Option<PidFile>,
-    cgroup: Option<std::path::PathBuf>,
+    /// Whom to become before the first worker is started.
+    identity: Option<Identity>,
+    cgroup: Option<PathBuf>,
     manager: Manager,
     readiness: Option<NotifyReceiver>,
+    /// The process at the terminal, which waits for the start to succeed.
+    launcher: Option<PipeWriter>,
+    /// What is shown to whoever asks how it stands.
+    published: Option<(Record, OwnedFd)>,
+    since: Moment,
     /// The last generation that was begun; a failed one uses up its number.
     generation: u64,
     /// The generation that serves.
@@ -74,6 +98,9 @@ pub(crate) struct Starter {
     /// When a generation was last found to serve.
     last_start: Moment,
     stopping: bool,
+    /// A new program is to take over when no start is under way.
+    upgrade: bool,
+    trial: Option<Trial>,
 }
 
 /// A generation that did not come up.
@@ -81,6 +108,9 @@ pub(crate) struct Starter {
 struct Setback {
     generation: u64,
     reason: String,
+    /// The last lines of the log.
+    output: Vec<String>,
+    at: Moment,
 }
 
 impl Starter {
@@ -88,6 +118,7 @@ impl Starter {
     fn run(&mut self) -> Result<(), Failure> {
         let mut events = Vec::new();
         loop {
+            self.publish();
             self.watch
                 .wait(self.deadline(), &mut events)
                 .map_err(|error| Failure::io("failed to wait for events", &error))?;
@@ -99,7 +130,12 @@ impl Starter {
                 }
             }
             self.reap();
+            self.conclude_upgrade();
+            self.watch_log();
             self.advance();
+            if let Some(failure) = self.give_up() {
+                return Err(failure);
+            }
             if self.stopping && self.workers().next().is_none() {
                 self.log.line("exiting");
                 return Ok(());
@@ -111,7 +147,12 @@ impl Starter {
         match signal {
             Signal::HUP if !self.stopping => self.request_restart(),
             Signal::TERM | Signal::INT | Signal::QUIT if !self.stopping => self.stop(signal),
-            Signal::USR1 | Signal::WINCH => self.forward(signal),
+            Signal::USR1 => {
+                self.reopen_log();
+                self.forward(signal);
+            }
+            Signal::USR2 if !self.stopping => self.upgrade = true,
+            Signal::WINCH => self.forward(signal),
             _ => {}
         }
     }
@@ -158,7 +199,7 @@ impl Starter {
                     "new worker of generation {} seems to have failed to start: {reason}",
                     self.generation
                 ));
-                self.fail(self.generation, Moment::now(), reason);
+                self.fail(self.generation, Moment::now(), reason, None);
             }
         }
     }
@@ -182,22 +223,30 @@ impl Starter {
         if let Some(receiver) = &self.readiness {
             variables.insert("NOTIFY_SOCKET".into(), receiver.name().into());
         }
-        let env: Vec<(OsString, OsString)> = variables.into_iter().collect();
         let (program, args) = self
             .options
             .exec
             .split_first()
             .ok_or_else(|| Failure::new("server program not specified"))?;
         let cgroup = self.cgroup.as_ref().and_then(|parent| {
-            Cgroup::create(parent, &format!("generation-{}", self.generation)).ok()
+            let name = format!("start_server-{}-{}", std::process::id(), self.generation);
+            Cgroup::create(parent, &name).ok()
         });
+        let activation = self
+            .activation
+            .as_ref()
+            .map(|activation| activation.variables(&self.sockets));
+        let env: Vec<(OsString, OsString)> = variables
+            .into_iter()
+            .chain(activation.iter().flatten().cloned())
+            .collect();
         let spawn = Spawn {
             program,
             args,
             env: &env,
             dir: self.options.dir.as_deref(),
             descriptors: &self.sockets.descriptors(),
-            listen_pid: false,
+            listen_pid: activation.is_some_and(|variables| !variables.is_empty()),
             default_signals: &DEFAULT_SIGNALS,
             ignored_signals: &[Signal::PIPE],
             death_signal: self.options.die_with_parent,
@@ -214,6 +263,7 @@ impl Starter {
             kill_at: None,
             status: None,
             cgroup,
+            mark: self.log.mark(),
         };
         self.watch(&worker.process)
             .map_err(|error| Failure::io("failed to watch the worker", &error))?;
@@ -248,14 +298,14 @@ impl Starter {
             self.old.push(before);
         }
         self.write_status();
+        self.tell_launcher(Ok(()));
         if std::mem::take(&mut self.restarting) {
             self.log.line(format_args!(
                 "new worker is now running, sending {} to old workers:{}",
                 self.options.signal_on_hup,
                 pids(self.old.iter())
             ));
-            let variables = self.variables();
-            let delay = kill_old_delay(&variables);
+            let delay = self.old_delay();
             if delay > Duration::ZERO && !self.old.is_empty() {
                 self.log.line(format_args!(
                     "sleeping {} secs before killing old workers",
@@ -333,13 +383,22 @@ impl Starter {
             .min(REJECT_GRACE);
         // It fails only for one that has ended already.
         let _ = worker.end(self.options.signal_on_term, Some(grace));
-        let (generation, since) = (worker.generation, worker.since);
         self.old.push(worker);
-        self.fail(generation, since, why.into());
+        self.fail(
+            self.generation,
+            self.old[self.old.len() - 1].since,
+            why.into(),
+            self.old[self.old.len() - 1].mark,
+        );
     }
 
     /// Goes back to what was before a generation that failed, and plans the next attempt.
-    fn fail(&mut self, generation: u64, since: Moment, why: String) {
+    fn fail(&mut self, generation: u64, since: Moment, why: String, mark: Option<u64>) {
+        let output = if mark.is_some() {
+            self.log.since(mark)
+        } else {
+            Vec::new()
+        };
         self.failures = self.failures.saturating_add(1);
         let now = Moment::now();
         let (gap, wait) = self.pause();
@@ -364,6 +423,8 @@ impl Starter {
         self.last_failure = Some(Setback {
             generation,
             reason: why,
+            output,
+            at: now,
         });
     }
 
@@ -492,14 +553,11 @@ impl Starter {
                 worker.pid(),
                 exit.raw()
             ));
-            self.fail(
-                worker.generation,
-                worker.since,
-                format!(
-                    "{exit} after {:.1} secs",
-                    worker.since.elapsed().as_secs_f64()
-                ),
+            let why = format!(
+                "{exit} after {:.1} secs",
+                worker.since.elapsed().as_secs_f64()
             );
+            self.fail(worker.generation, worker.since, why, worker.mark);
         }
         if let Some(exit) = self.current.as_ref().and_then(|worker| ended(worker, term))
             && let Some(worker) = self.current.take()
@@ -508,7 +566,12 @@ impl Starter {
         }
         // Children that nobody here started: of the program that executed this
         // one, or orphans, if this is the first process of a container.
-        let ours = |pid| self.workers().any(|worker| worker.pid() == pid);
+        let helpers = [
+            self.log_command.as_ref().and_then(LogCommand::pid),
+            self.trial_pid(),
+        ];
+        let ours =
+            |pid| self.workers().any(|worker| worker.pid() == pid) || helpers.contains(&Some(pid));
         while let Ok(Reaped::Stranger) = reap_stranger(ours) {}
     }
 
@@ -550,6 +613,7 @@ impl Starter {
                 worker.generation,
                 worker.since,
                 format!("{exit} before the old workers were told to end"),
+                worker.mark,
             );
             self.write_status();
             return;
@@ -601,6 +665,13 @@ impl Starter {
         } else if due(self.start_at) {
             self.start_generation();
         }
+        if self.upgrade
+            && self.trial.is_none()
+            && self.candidate.is_none()
+            && self.kill_old_at.is_none()
+        {
+            self.request_upgrade();
+        }
         if due(self.auto_restart_at()) {
             self.auto_restart();
         }
@@ -619,6 +690,8 @@ impl Starter {
             self.status_due,
             self.auto_restart_at(),
             self.manager.deadline(),
+            self.trial_deadline(),
+            self.log_command.as_ref().and_then(LogCommand::deadline),
         ];
         fixed
             .into_iter()
@@ -670,6 +743,81 @@ impl Starter {
             return;
         }
         self.begin_restart();
+    }
+
+    fn old_delay(&self) -> Duration {
+        kill_old_delay(&self.variables())
+    }
+
+    /// Returns why a daemon that was to tell its launcher whether it serves ends:
+    /// the first generation has failed.
+    fn give_up(&mut self) -> Option<Failure> {
+        let setback = self
+            .last_failure
+            .as_ref()
+            .filter(|_| self.launcher.is_some())?;
+        let text = format!(
+            "generation {} failed: {}",
+            setback.generation, setback.reason
+        );
+        if self.workers().next().is_some() {
+            // It is being killed.
+            self.start_at = None;
+            return None;
+        }
+        Some(Failure::new(text))
+    }
+
+    /// Starts the log command again if it has ended.
+    fn watch_log(&mut self) {
+        if let Some(log) = &mut self.log_command
+            && let Some(process) = log.look_after(&self.log)
+        {
+            // If it cannot be watched, it is looked after at the next event.
+            let _ = self
+                .watch
+                .add(process, u64::from(process.pid().unsigned_abs()));
+        }
+    }
+
+    /// Opens the log file once more: it may have been moved away.
+    fn reopen_log(&self) {
+        let Some(LogTarget::File(path)) = &self.options.log_file else {
+            return;
+        };
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        let led = opened.and_then(|file| {
+            descriptor::redirect(&file, 1)?;
+            descriptor::redirect(&file, 2)
+        });
+        match led {
+            Ok(()) => self.log.line(format_args!(
+                "received USR1, opened {} again",
+                path.display()
+            )),
+            Err(error) => {
+                self.log.line(format_args!(
+                    "failed to open log file:{}: {}",
+                    path.display(),
+                    reason(&error)
+                ));
+            }
+        }
+    }
+
+    /// Shows the state to whoever asks for it.
+    fn publish(&mut self) {
+        let record = self.record();
+        if self
+            .published
+            .as_ref()
+            .is_none_or(|(shown, _)| *shown != record)
+        {
+            // Who asks sees the old one or the new one, never a part.
+            if let Ok(fd) = record.write() {
+                self.published = Some((record, fd));
+            }
+        }
     }
 
     /// Returns the workers' environment as it is now; an unreadable one is empty.

@@ -1,5 +1,5 @@
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -44,17 +44,13 @@ impl Watch {
         Ok(Self { epoll, signals })
     }
 
-    /// Watches a descriptor under `key`, which has to be below [`u64::MAX`].
+    /// Watches a descriptor under `key`, which has to be below [`u64::MAX`], until its
+    /// last copy is closed.
     pub(crate) fn add(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
         debug_assert_ne!(key, SIGNALS);
         Ok(self
             .epoll
             .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
-    }
-
-    /// Stops watching a descriptor; closing its last copy does so too.
-    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        Ok(self.epoll.delete(fd)?)
     }
 
     /// Waits until something happens or the deadline has come, and puts what

@@ -1,96 +1,261 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
+use super::activation::Activation;
 use super::environment::{self, Environment};
 use super::failure::Failure;
+use super::handover::{self, Invocation};
 use super::log::Log;
+use super::log_command::LogCommand;
 use super::manager::Manager;
 use super::options::{LogTarget, OpenFiles, Options};
-use super::sockets::{self, PortSpec, Sockets};
+use super::orphans;
+use super::privileges::Identity;
+use super::record::Record;
+use super::sockets::{self, PortSpec, Sockets, Source};
 use super::status_file::StatusFile;
+use super::worker::{Phase, Worker};
 use super::{READINESS, Starter, WATCHED_SIGNALS, descriptor};
 use crate::moment::Moment;
 use crate::notify::{Notifier, NotifyReceiver};
 use crate::pid_file::PidFile;
+use crate::ports::PortName;
+use crate::process::{Cgroup, Side, Signal, detach};
 use crate::watch::Watch;
 
 impl Starter {
     /// Opens everything, starts the first generation, and runs until told to stop.
-    pub(crate) fn main(options: Options) -> Result<(), Failure> {
-        let specs = port_specs(&options)?;
+    pub(crate) fn main(options: Options, invocation: Invocation) -> Result<ExitCode, Failure> {
+        if let Some(record) = handover::left_to_us() {
+            let mut starter = Self::resume(options, invocation, &record?)?;
+            return starter.conduct(Ok(()));
+        }
+        let plan = Plan::new(&options)?;
+        let launcher = if options.daemonize {
+            match detach().map_err(|error| Failure::io("fork failed", &error))? {
+                Side::Launcher(daemon) => return Ok(await_daemon(daemon)),
+                Side::Between(code) => return Ok(code),
+                Side::Daemon(launcher) => Some(launcher),
+            }
+        } else {
+            None
+        };
+        match Self::open(options, invocation, plan) {
+            Ok(mut starter) => {
+                starter.launcher = launcher;
+                let begun = starter.begin();
+                starter.conduct(begun)
+            }
+            Err(failure) => {
+                if let Some(mut launcher) = launcher {
+                    report(&mut launcher, Err(&failure));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Runs, and leaves nothing behind however that ends.
+    fn conduct(&mut self, begun: Result<(), Failure>) -> Result<ExitCode, Failure> {
+        if begun.is_err() {
+            self.abandon();
+        }
+        let result = begun.and_then(|()| self.run());
+        if let Some(file) = &mut self.status_file {
+            file.remove();
+        }
+        self.sockets.remove_files();
+        if let Some(mut launcher) = self.launcher.take() {
+            report(&mut launcher, result.as_ref().map(|_| ()));
+        }
+        if let Err(failure) = &result {
+            self.log.line(failure);
+        }
+        if let Some(log) = self.log_command.take() {
+            let original = [log.output[0].as_raw_fd(), log.output[1].as_raw_fd()];
+            // The command sees the end of its input only when nobody can write.
+            for (fd, target) in original.iter().zip([1, 2]) {
+                let _ = descriptor::redirect(fd, target);
+            }
+            log.finish();
+        }
+        self.pid_file = None;
+        // What went wrong has been said.
+        Ok(match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => ExitCode::from(failure.code()),
+        })
+    }
+
+    fn open(options: Options, invocation: Invocation, plan: Plan) -> Result<Self, Failure> {
+        let activation = Activation::from_env();
+        let mut available: Vec<Source> = match &activation {
+            Some(activation) => activation.take()?.into_iter().map(Source::Given).collect(),
+            None => Vec::new(),
+        };
         // Before anything is opened, so that a number asked for is nobody else's.
-        let reserved: Vec<OwnedFd> = specs
-            .iter()
-            .filter_map(PortSpec::descriptor)
-            .filter(|number| *number > 2)
-            .map(|number| {
-                descriptor::reserve(number).map_err(|error| {
-                    Failure::io(format!("failed to reserve descriptor {number}"), &error)
-                })
-            })
-            .collect::<Result<_, _>>()?;
+        let reserved = plan.reserve(&available)?;
         if let Some(mask) = options.umask {
             umask(Mode::from_bits_truncate(mask));
         }
         limit_open_files(options.nofile)?;
-        let watch = Watch::new(&WATCHED_SIGNALS)
-            .map_err(|error| Failure::io("failed to watch for signals", &error))?;
+        let watch = watch()?;
         let log = Log::new(options.log_format);
         let output = open_log(&options)?;
         log.line(format_args!(
             "start_server (pid:{}) starting now...",
             std::process::id()
         ));
+        let given: usize = available.len();
+        let orphans = orphans::find(&plan.names(), &log);
+        let (mut adopted, mut copies) = (Vec::new(), Vec::new());
+        for orphan in orphans {
+            copies.extend(orphan.sockets);
+            adopted.push((orphan.process, orphan.generation));
+        }
+        available.extend(copies.into_iter().map(Source::Adopted));
+        debug_assert!(available.len() >= given);
 
-        let mut available = Vec::new();
         let mut sockets = Sockets::default();
-        let opened = open_sockets(&options, &specs, &mut available, &mut sockets, &log);
-        // The sockets own the numbers now.
+        let opened = plan.open(&options, available, &mut sockets, &log);
+        // The numbers are the sockets' now.
         reserved.into_iter().for_each(std::mem::forget);
         if let Err(failure) = opened {
             sockets.remove_files();
             return Err(failure);
         }
-        if let Some(output) = output {
-            descriptor::redirect(&output, 1)
-                .and_then(|()| descriptor::redirect(&output, 2))
-                .map_err(|error| Failure::io("failed to redirect the output to the log", &error))?;
+        let mut log_command = None;
+        match output {
+            Some(Output::File(file)) => redirect_output(file.as_raw_fd())?,
+            Some(Output::Command(command)) => {
+                redirect_output(command.as_raw_fd())?;
+                log_command = Some(command);
+            }
+            None => {}
         }
-        let mut starter = Self::new(options, log, watch, sockets)?;
-        let result = starter.begin().and_then(|()| starter.run());
-        starter.clean_up();
-        result
-    }
-
-    fn new(options: Options, log: Log, watch: Watch, sockets: Sockets) -> Result<Self, Failure> {
-        let environment = Environment::new(passed_on(&options), options.env_files.clone());
-        let status_file = options.status_file.clone().map(StatusFile::new);
-        let notifier = Notifier::from_env().map_err(|error| Failure::new(error.to_string()))?;
+        if options.daemonize && !sockets.take_stdin() {
+            let null = OpenOptions::new().read(true).open("/dev/null");
+            null.and_then(|null| descriptor::redirect(&null, 0))
+                .map_err(|error| Failure::io("failed to open /dev/null", &error))?;
+        }
         let readiness = match options.wait_ready {
             Some(_) => Some(
                 NotifyReceiver::bind()
-                    .and_then(|receiver| watch.add(&receiver, READINESS).map(|()| receiver))
                     .map_err(|error| Failure::io("failed to listen for READY=1", &error))?,
             ),
             None => None,
         };
+        let variables = plan
+            .identity
+            .as_ref()
+            .map(|identity| identity.variables.clone())
+            .unwrap_or_default();
+        let mut starter = Self::assemble(
+            options, invocation, watch, log, sockets, readiness, variables,
+        )?;
+        starter.activation = activation;
+        starter.log_command = log_command;
+        starter.identity = plan.identity;
+        for (process, generation) in adopted {
+            starter.generation = starter.generation.max(generation);
+            starter
+                .watch(&process)
+                .map_err(|error| Failure::io("failed to watch a worker", &error))?;
+            starter.restarting = true;
+            starter.old.push(Worker {
+                process,
+                generation,
+                phase: Phase::Old,
+                since: Moment::now(),
+                kill_at: None,
+                status: None,
+                cgroup: None,
+                mark: None,
+            });
+        }
+        Ok(starter)
+    }
+
+    fn resume(options: Options, invocation: Invocation, record: &Record) -> Result<Self, Failure> {
+        let watch = watch()?;
+        let log = Log::new(options.log_format);
+        let sockets = Sockets::take_up(record)?;
+        let readiness = handover::take_up_readiness(record)
+            .map_err(|error| Failure::io("failed to take over the notification socket", &error))?;
+        // The user has been assumed; its name may tell the same again, or not.
+        let identity = Identity::find(options.user.as_deref(), options.group.as_deref())
+            .ok()
+            .flatten();
+        let variables = identity
+            .map(|identity| identity.variables)
+            .unwrap_or_default();
+        let mut starter = Self::assemble(
+            options, invocation, watch, log, sockets, readiness, variables,
+        )?;
+        starter.activation = Activation::from_env();
+        if let Some(log) = &record.descriptors.log {
+            let log = LogCommand::take_up(log)
+                .map_err(|error| Failure::io("failed to take over the log", &error))?;
+            starter.log_command = Some(log);
+        }
+        starter.take_up(record)?;
+        starter.watch_log();
+        starter.log.line(format_args!(
+            "start_server {} goes on with generation {}",
+            env!("CARGO_PKG_VERSION"),
+            starter.generation
+        ));
+        if starter.current.is_none() && starter.candidate.is_none() && starter.start_at.is_none() {
+            starter.start_at = Some(Moment::now());
+        }
+        Ok(starter)
+    }
+
+    fn assemble(
+        options: Options,
+        invocation: Invocation,
+        watch: Watch,
+        log: Log,
+        sockets: Sockets,
+        readiness: Option<NotifyReceiver>,
+        variables: Vec<(&'static str, OsString)>,
+    ) -> Result<Self, Failure> {
+        let passed = passed_on(&options).into_iter().chain(variables);
+        let environment = Environment::new(passed, options.env_files.clone());
+        let status_file = options.status_file.clone().map(StatusFile::new);
+        let notifier = Notifier::from_env().map_err(|error| Failure::new(error.to_string()))?;
+        if let Some(receiver) = &readiness {
+            watch
+                .add(receiver, READINESS)
+                .map_err(|error| Failure::io("failed to listen for READY=1", &error))?;
+        }
+        let cgroup = options.cgroup.clone().or_else(Cgroup::delegated);
+        let now = Moment::now();
         Ok(Self {
             options,
+            invocation,
             log,
             watch,
             environment,
             sockets,
+            activation: None,
+            log_command: None,
             status_file,
             status_due: None,
             pid_file: None,
-            cgroup: None,
+            identity: None,
+            cgroup,
             manager: Manager::new(notifier),
             readiness,
+            launcher: None,
+            published: None,
+            since: now,
             generation: 0,
             current: None,
             candidate: None,
@@ -102,8 +267,10 @@ impl Starter {
             restarting: false,
             failures: 0,
             last_failure: None,
-            last_start: Moment::now(),
+            last_start: now,
             stopping: false,
+            upgrade: false,
+            trial: None,
         })
     }
 
@@ -119,6 +286,9 @@ impl Starter {
             })?;
             self.pid_file = Some(file);
         }
+        if let Some(identity) = &self.identity {
+            identity.assume(&self.sockets)?;
+        }
         if let Some(file) = &self.status_file {
             file.check().map_err(|error| {
                 Failure::io(
@@ -130,95 +300,186 @@ impl Starter {
                 )
             })?;
         }
-        self.start_first()
-    }
-
-    fn clean_up(&mut self) {
-        if let Some(file) = &mut self.status_file {
-            file.remove();
-        }
-        self.sockets.remove_files();
-        self.pid_file = None;
-    }
-}
-
-fn port_specs(options: &Options) -> Result<Vec<PortSpec>, Failure> {
-    let mut specs: Vec<PortSpec> = Vec::new();
-    for text in &options.ports {
-        let invalid = |reason: &str| {
-            Failure::new(format!(
-                "invalid ``port'' value:{}: {reason}",
-                text.display()
-            ))
-        };
-        let spec = PortSpec::parse(text).map_err(|reason| invalid(&reason))?;
-        if let Some(number) = spec.descriptor()
-            && let Some(other) = specs
-                .iter()
-                .find(|other| other.descriptor() == Some(number))
+        if let Some(parent) = &self.options.cgroup
+            && !Cgroup::writable(parent)
         {
-            return Err(invalid(&format!(
-                "descriptor {number} is already that of {}",
-                other.name()
+            return Err(Failure::new(format!(
+                "--cgroup {}: no control group that can be written to",
+                parent.display()
             )));
         }
-        specs.push(spec);
+        self.watch_log();
+        self.start_first()?;
+        if self.options.wait_ready.is_none() {
+            self.tell_launcher(Ok(()));
+        }
+        Ok(())
     }
-    for path in &options.paths {
-        sockets::check_path(path).map_err(|reason| {
-            Failure::new(format!(
-                "invalid ``path'' value:{}: {reason}",
-                path.display()
-            ))
-        })?;
+
+    /// Ends what a failed start has begun.
+    fn abandon(&mut self) {
+        for worker in &mut self.old {
+            // Adopted workers go on serving: nothing better is there.
+            worker.kill_at = None;
+        }
     }
-    Ok(specs)
+
+    /// Tells the process that was started from the terminal how the start went.
+    pub(crate) fn tell_launcher(&mut self, result: Result<(), &Failure>) {
+        if let Some(mut launcher) = self.launcher.take() {
+            report(&mut launcher, result);
+        }
+    }
 }
 
-fn open_sockets(
-    options: &Options,
-    specs: &[PortSpec],
-    available: &mut Vec<OwnedFd>,
-    sockets: &mut Sockets,
-    log: &Log,
-) -> Result<(), Failure> {
-    for spec in specs {
-        sockets.push(spec.open(options.backlog, available, log)?);
+/// What the options say about sockets and users, read and found to make sense.
+#[derive(Debug)]
+struct Plan {
+    ports: Vec<PortSpec>,
+    names: Vec<PortName>,
+    identity: Option<Identity>,
+}
+
+impl Plan {
+    fn new(options: &Options) -> Result<Self, Failure> {
+        let mut ports: Vec<PortSpec> = Vec::new();
+        for text in &options.ports {
+            let invalid = |reason: &str| {
+                Failure::new(format!(
+                    "invalid ``port'' value:{}: {reason}",
+                    text.display()
+                ))
+            };
+            let spec = PortSpec::parse(text).map_err(|reason| invalid(&reason))?;
+            if let Some(number) = spec.descriptor()
+                && let Some(other) = ports
+                    .iter()
+                    .find(|other| other.descriptor() == Some(number))
+            {
+                return Err(invalid(&format!(
+                    "descriptor {number} is already that of {}",
+                    other.name()
+                )));
+            }
+            ports.push(spec);
+        }
+        for path in &options.paths {
+            sockets::check_path(path).map_err(|reason| {
+                Failure::new(format!(
+                    "invalid ``path'' value:{}: {reason}",
+                    path.display()
+                ))
+            })?;
+        }
+        let paths = options
+            .paths
+            .iter()
+            .map(|path| PortName::Path(path.clone()));
+        let names = ports
+            .iter()
+            .map(|spec| spec.name().clone())
+            .chain(paths)
+            .collect();
+        let identity = Identity::find(options.user.as_deref(), options.group.as_deref())?;
+        Ok(Self {
+            ports,
+            names,
+            identity,
+        })
     }
-    for path in &options.paths {
-        sockets.push(sockets::open_path(
-            path,
-            options.socket_mode,
-            options.backlog,
-            available,
-            log,
-        )?);
+
+    fn names(&self) -> Vec<PortName> {
+        self.names.clone()
     }
-    sockets.ports().map(drop)
+
+    fn reserve(&self, given: &[Source]) -> Result<Vec<OwnedFd>, Failure> {
+        let numbers = self
+            .ports
+            .iter()
+            .filter_map(PortSpec::descriptor)
+            .filter(|number| *number > 2);
+        numbers
+            .map(|number| {
+                if given.iter().any(|source| source.fd().as_raw_fd() == number) {
+                    return Err(Failure::new(format!(
+                        "descriptor {number} is that of a socket from systemd"
+                    )));
+                }
+                descriptor::reserve(number).map_err(|error| {
+                    Failure::io(format!("failed to reserve descriptor {number}"), &error)
+                })
+            })
+            .collect()
+    }
+
+    fn open(
+        &self,
+        options: &Options,
+        mut available: Vec<Source>,
+        sockets: &mut Sockets,
+        log: &Log,
+    ) -> Result<(), Failure> {
+        for spec in &self.ports {
+            sockets.push(spec.open(options.backlog, &mut available, log)?);
+        }
+        for path in &options.paths {
+            sockets.push(sockets::open_path(
+                path,
+                options.socket_mode,
+                options.backlog,
+                &mut available,
+                log,
+            )?);
+        }
+        for source in available {
+            if let Source::Given(fd) = source {
+                sockets.push(sockets::named(fd)?);
+            }
+        }
+        sockets.ports().map(drop)
+    }
+}
+
+enum Output {
+    File(OwnedFd),
+    Command(LogCommand),
 }
 
 /// Opens the log, to which the output is not led before all sockets are there.
-fn open_log(options: &Options) -> Result<Option<OwnedFd>, Failure> {
+fn open_log(options: &Options) -> Result<Option<Output>, Failure> {
     match &options.log_file {
         None => Ok(None),
         Some(LogTarget::File(path)) => {
-            let file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(path)
-                .map_err(|error| {
-                    Failure::io(
-                        format!("failed to open log file:{}", path.display()),
-                        &error,
-                    )
-                })?;
-            Ok(Some(file.into()))
+            let file = OpenOptions::new().append(true).create(true).open(path);
+            let file = file.map_err(|error| {
+                Failure::io(
+                    format!("failed to open log file:{}", path.display()),
+                    &error,
+                )
+            })?;
+            Ok(Some(Output::File(file.into())))
         }
-        Some(LogTarget::Command(command)) => Err(Failure::new(format!(
-            "failed to open pipe:{}",
-            command.display()
-        ))),
+        Some(LogTarget::Command(command)) => LogCommand::start(command.clone(), !options.daemonize)
+            .map(|log| Some(Output::Command(log)))
+            .map_err(|error| {
+                Failure::io(
+                    format!("failed to open pipe:| {}", command.display()),
+                    &error,
+                )
+            }),
     }
+}
+
+fn redirect_output(fd: i32) -> Result<(), Failure> {
+    descriptor::redirect(&fd, 1)
+        .and_then(|()| descriptor::redirect(&fd, 2))
+        .map_err(|error| Failure::io("failed to redirect the output to the log", &error))
+}
+
+fn watch() -> Result<Watch, Failure> {
+    crate::process::default_action(Signal::CHLD)
+        .and_then(|()| Watch::new(&WATCHED_SIGNALS))
+        .map_err(|error| Failure::io("failed to watch for signals", &error))
 }
 
 /// The options that workers, and programs they start, find in their environment.
@@ -251,4 +512,34 @@ fn limit_open_files(wanted: OpenFiles) -> Result<(), Failure> {
         OpenFiles::Soft(limit) => limit,
     };
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard.max(soft)).map_err(failed)
+}
+
+/// Tells the launcher the exit code it is to give, and why.
+fn report(launcher: &mut PipeWriter, result: Result<(), &Failure>) {
+    let (code, text) = match result {
+        Ok(()) => (0, String::new()),
+        Err(failure) => (failure.code(), failure.to_string()),
+    };
+    // A launcher that was killed has nobody to tell.
+    let _ = launcher
+        .write_all(&[code])
+        .and_then(|()| launcher.write_all(text.as_bytes()));
+}
+
+/// Waits until the daemon says how its start went, and passes that on.
+fn await_daemon(mut daemon: PipeReader) -> ExitCode {
+    let mut answer = Vec::new();
+    // An answer cut short is a daemon that died.
+    let _ = daemon.read_to_end(&mut answer);
+    match answer.split_first() {
+        Some((0, _)) => ExitCode::SUCCESS,
+        Some((code, text)) => {
+            let _ = io::stderr().write_all(&[text, b"\n"].concat());
+            ExitCode::from(*code)
+        }
+        None => {
+            let _ = io::stderr().write_all(b"the daemon died while it was starting\n");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::Starter;
 use super::arguments::{Arguments, Opt, UsageError, Value};
+use super::control::{Request, Target};
 use super::options::{LogTarget, OpenFiles, Options, WAIT_READY};
+use super::{Starter, handover};
 
 /// Runs the program `start_server` with these arguments, the first of which is
 /// its own name, and returns its exit code.
@@ -17,10 +18,11 @@ use super::options::{LogTarget, OpenFiles, Options, WAIT_READY};
 #[must_use]
 pub fn start_server(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let in_order = std::env::var_os("POSIXLY_CORRECT").is_some();
-    let command = Arguments::parse(&TABLE, args.into_iter().skip(1), in_order)
+    let args: Vec<OsString> = args.into_iter().collect();
+    let command = Arguments::parse(&TABLE, args.iter().skip(1).cloned(), in_order)
         .and_then(|arguments| Command::read(arguments).map_err(|error| vec![error]));
     match command {
-        Ok(command) => command.run(),
+        Ok(command) => command.run(args),
         Err(errors) => {
             for error in errors {
                 complain(&error);
@@ -37,6 +39,8 @@ enum Command {
     Help,
     Version,
     Start(Box<Options>),
+    CheckResume(i32),
+    Control(Request, Target),
     Fail(String),
 }
 
@@ -44,8 +48,19 @@ impl Command {
     fn read(arguments: Arguments) -> Result<Self, UsageError> {
         let mut options = Options::new(arguments.rest);
         let mut flags: Vec<&str> = Vec::new();
+        let (mut timeout, mut check) = (None, None);
         for (opt, value) in arguments.options {
             match value {
+                Some(value) if opt.name == "timeout" => {
+                    let text = value.to_string_lossy();
+                    let time = seconds(&text);
+                    timeout = Some(time.map_err(|error| {
+                        UsageError::Invalid(opt.name, text.into_owned(), error.into())
+                    })?);
+                }
+                Some(value) if opt.name == handover::CHECK => {
+                    check = value.to_str().and_then(|fd| fd.parse().ok())
+                }
                 Some(value) => assign(&mut options, opt.name, value)?,
                 None => match opt.name {
                     "wait-ready" => options.wait_ready = Some(WAIT_READY),
@@ -56,11 +71,23 @@ impl Command {
                 },
             }
         }
-        let is = |name| flags.contains(&name);
+        let is = |name: &str| flags.contains(&name);
         Ok(if is("help") {
             Self::Help
         } else if is("version") {
             Self::Version
+        } else if let Some(fd) = check {
+            Self::CheckResume(fd)
+        } else if let Some(request) = Request::read(&is) {
+            let target = Target {
+                pid_file: options.pid_file,
+                status_file: options.status_file,
+                timeout,
+            };
+            match request.check(&target, &options.exec) {
+                Ok(()) => Self::Control(request, target),
+                Err(message) => Self::Fail(message),
+            }
         } else if options.daemonize && options.log_file.is_none() {
             Self::Fail(
                 "Usage: --log-file option must be specified together with --daemonize".into(),
@@ -72,7 +99,7 @@ impl Command {
         })
     }
 
-    fn run(self) -> ExitCode {
+    fn run(self, args: Vec<OsString>) -> ExitCode {
         match self {
             Self::Help => print(HELP),
             Self::Version => print(concat!(env!("CARGO_PKG_VERSION"), "\n")),
@@ -80,8 +107,16 @@ impl Command {
                 complain(&message);
                 ExitCode::from(NO_ERRNO)
             }
-            Self::Start(options) => match Starter::main(*options) {
-                Ok(()) => ExitCode::SUCCESS,
+            Self::Control(request, target) => request.run(&target),
+            Self::CheckResume(fd) => match handover::check(fd) {
+                Ok(answer) => print(answer),
+                Err(failure) => {
+                    complain(&failure);
+                    ExitCode::FAILURE
+                }
+            },
+            Self::Start(options) => match Starter::main(*options, handover::invocation(args)) {
+                Ok(code) => code,
                 Err(failure) => {
                     complain(&failure);
                     ExitCode::from(failure.code())
@@ -236,7 +271,7 @@ const fn own(name: &'static str, value: Value) -> Opt {
     }
 }
 
-static TABLE: [Opt; 39] = [
+static TABLE: [Opt; 37] = [
     perl("port", Value::Text),
     perl("path", Value::Text),
     perl("interval", Value::Integer),
@@ -273,9 +308,7 @@ static TABLE: [Opt; 39] = [
     own("log-format", Value::Text),
     own("open-files", Value::Text),
     own("cgroup", Value::Text),
-    own("no-adopt", Value::None),
-    own("check", Value::None),
-    own("quiet", Value::None),
+    own(handover::CHECK, Value::Text),
 ];
 
 const HELP: &str = "help\n";

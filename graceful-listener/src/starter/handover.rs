@@ -1,2 +1,422 @@
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use super::failure::{Failure, reason};
+use super::log_command::LogCommand;
+use super::record::{FailureRecord, FileRecord, LogRecord, Record, SocketRecord, WorkerRecord};
+use super::sockets::{Held, SocketFile, Sockets};
+use super::status_file::StatusFile;
+use super::worker::{Phase, Worker};
+use super::{DEFAULT_SIGNALS, Setback, Starter, descriptor};
+use crate::moment::Moment;
+use crate::notify::NotifyReceiver;
+use crate::pid_file::PidFile;
+use crate::ports::PortName;
+use crate::process::{Cgroup, Process, Signal, Spawn};
+
+/// How this program was called, to be called again.
+#[derive(Clone, Debug)]
+pub(crate) struct Invocation {
+    /// The file found under the name by which it was called; a link is not
+    /// followed, so that what it leads to may change.
+    pub(crate) program: PathBuf,
+    /// All arguments, with the name.
+    pub(crate) args: Vec<OsString>,
+}
+
+/// A new program that is being asked whether it can take over.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    process: Process,
+    answer: PipeReader,
+    deadline: Moment,
+}
+
+impl Starter {
+    /// Asks the program that is now under our name whether it can go on with our
+    /// state; nothing has changed until it has said so.
+    pub(crate) fn request_upgrade(&mut self) {
+        if self.trial.is_some() {
+            return;
+        }
+        self.upgrade = false;
+        self.log.line(format_args!(
+            "received USR2, trying {}",
+            self.invocation.program.display()
+        ));
+        match self.try_program() {
+            Ok(trial) => self.trial = Some(trial),
+            Err(error) => self.log.line(format_args!(
+                "failed to execute {}: {}; going on with the old program",
+                self.invocation.program.display(),
+                reason(&error)
+            )),
+        }
+    }
+
+    fn try_program(&self) -> io::Result<Trial> {
+        let record = self.record().write()?;
+        let (answer, writer) = io::pipe()?;
+        let mut args = vec![OsString::from(format!("--{CHECK}={CHECK_DESCRIPTOR}"))];
+        args.extend(self.invocation.args.iter().skip(1).cloned());
+        let env: Vec<_> = std::env::vars_os()
+            .filter(|(name, _)| name != RESUME)
+            .collect();
+        let descriptors: [(BorrowedFd<'_>, RawFd); 2] =
+            [(writer.as_fd(), 1), (record.as_fd(), CHECK_DESCRIPTOR)];
+        let process = Spawn {
+            program: self.invocation.program.as_os_str(),
+            args: &args,
+            env: &env,
+            dir: None,
+            descriptors: &descriptors,
+            listen_pid: false,
+            default_signals: &DEFAULT_SIGNALS,
+            ignored_signals: &[],
+            death_signal: Some(Signal::KILL),
+            cgroup: None,
+        }
+        .spawn()?;
+        self.watch(&process)?;
+        Ok(Trial {
+            process,
+            answer,
+            deadline: Moment::now() + TRIAL_TIME,
+        })
+    }
+
+    /// Looks whether the new program has answered, and makes way for it if it has.
+    pub(crate) fn conclude_upgrade(&mut self) {
+        let Some(trial) = &self.trial else {
+            return;
+        };
+        let late = trial.deadline <= Moment::now();
+        if late {
+            // It fails only for one that has ended already.
+            let _ = trial.process.signal_group(Signal::KILL);
+        }
+        let exit = match trial.process.try_wait() {
+            Ok(None) if !late => return,
+            Ok(exit) => exit,
+            Err(_) => None,
+        };
+        let Some(mut trial) = self.trial.take() else {
+            return;
+        };
+        let mut answer = String::new();
+        let answered =
+            !late && trial.answer.read_to_string(&mut answer).is_ok() && answer == ANSWER;
+        if !answered {
+            let how = match exit {
+                _ if late => format!("did not answer within {} secs", TRIAL_TIME.as_secs()),
+                Some(exit) => exit.to_string(),
+                None => "did not answer".into(),
+            };
+            self.log.line(format_args!(
+                "{} cannot take over: it {how}; going on with the old program",
+                self.invocation.program.display()
+            ));
+            return;
+        }
+        if self.candidate.is_some() || self.kill_old_at.is_some() {
+            self.upgrade = true;
+            return;
+        }
+        let error = self.execute();
+        self.log.line(format_args!(
+            "failed to execute {}: {}; going on with the old program",
+            self.invocation.program.display(),
+            reason(&error)
+        ));
+    }
+
+    pub(crate) fn trial_deadline(&self) -> Option<Moment> {
+        self.trial.as_ref().map(|trial| trial.deadline)
+    }
+
+    pub(crate) fn trial_pid(&self) -> Option<i32> {
+        self.trial.as_ref().map(|trial| trial.process.pid())
+    }
+
+    /// Becomes the new program. Returns only if that fails.
+    fn execute(&mut self) -> io::Error {
+        let record = match self.record().write() {
+            Ok(record) => record,
+            Err(error) => return error,
+        };
+        self.log.line(format_args!(
+            "executing {}",
+            self.invocation.program.display()
+        ));
+        let mut kept: Vec<BorrowedFd<'_>> =
+            self.sockets.iter().map(|held| held.fd.as_fd()).collect();
+        kept.push(record.as_fd());
+        kept.extend(self.pid_file.as_ref().map(AsFd::as_fd));
+        kept.extend(self.readiness.as_ref().map(AsFd::as_fd));
+        if let Some(log) = &self.log_command {
+            kept.extend([
+                log.reader.as_fd(),
+                log.writer.as_fd(),
+                log.output[0].as_fd(),
+                log.output[1].as_fd(),
+            ]);
+        }
+        let keep = |flag: FdFlag| {
+            kept.iter()
+                .try_for_each(|fd| fcntl(fd, FcntlArg::F_SETFD(flag)).map(drop))
+        };
+        if let Err(errno) = keep(FdFlag::empty()) {
+            return errno.into();
+        }
+        let mut command = Command::new(&self.invocation.program);
+        if let Some((name, args)) = self.invocation.args.split_first() {
+            command.arg0(name).args(args);
+        }
+        command.env(
+            RESUME,
+            format!("{}:{}", std::process::id(), record.as_raw_fd()),
+        );
+        // Signals stay blocked, and those that come meanwhile stay pending.
+        let error = command.exec();
+        let _ = keep(FdFlag::FD_CLOEXEC);
+        error
+    }
+
+    /// Writes down everything the next program, or whoever asks, has to know.
+    pub(crate) fn record(&self) -> Record {
+        let millis = |at: Option<Moment>| at.map(Moment::as_millis);
+        let length = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let sockets = self.sockets.iter().map(|held| SocketRecord {
+            name: held.name.to_os_string(),
+            descriptor: held.fd.as_raw_fd(),
+            file: held.file.as_ref().map(|file| FileRecord {
+                path: file.path.clone(),
+                device: file.device,
+                inode: file.inode,
+            }),
+        });
+        let workers = self.workers().map(|worker| WorkerRecord {
+            generation: worker.generation,
+            pid: worker.pid(),
+            phase: worker.phase,
+            since: worker.since.as_millis(),
+            kill_at: millis(worker.kill_at),
+            status: worker.status.clone(),
+            adopted: !worker.process.is_child(),
+            cgroup: worker
+                .cgroup
+                .as_ref()
+                .map(|cgroup| cgroup.path().to_owned()),
+        });
+        let descriptors = super::record::Descriptors {
+            pid_file: self.pid_file.as_ref().map(|file| file.as_fd().as_raw_fd()),
+            readiness: self
+                .readiness
+                .as_ref()
+                .map(|receiver| receiver.as_fd().as_raw_fd()),
+            log: self.log_command.as_ref().map(|log| LogRecord {
+                command: log.command.clone(),
+                reader: log.reader.as_raw_fd(),
+                writer: log.writer.as_raw_fd(),
+                output: [log.output[0].as_raw_fd(), log.output[1].as_raw_fd()],
+                pid: log.pid(),
+            }),
+        };
+        Record {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id().cast_signed(),
+            since: self.since.as_millis(),
+            generation: self.generation,
+            sockets: sockets.collect(),
+            workers: workers.collect(),
+            stopping: self.stopping,
+            pending: self.pending,
+            restarting: self.restarting,
+            start_at: millis(self.start_at),
+            failures: self.failures,
+            last_failure: self.last_failure.as_ref().map(|setback| FailureRecord {
+                generation: setback.generation,
+                reason: setback.reason.clone(),
+                output: setback.output.clone(),
+                at: setback.at.as_millis(),
+            }),
+            last_start: self.last_start.as_millis(),
+            start_budget: length(
+                self.options.wait_ready.unwrap_or(self.options.interval) + self.old_delay(),
+            ),
+            stop_budget: self.options.stop_timeout.map(length),
+            status_written: self
+                .status_file
+                .as_ref()
+                .is_some_and(StatusFile::is_written),
+            descriptors,
+        }
+    }
+
+    /// Goes on where the program that executed this one has stopped.
+    pub(crate) fn take_up(&mut self, record: &Record) -> Result<(), Failure> {
+        let failed = |error: io::Error| Failure::io("failed to take over a descriptor", &error);
+        self.since = Moment::from_millis(record.since);
+        self.generation = record.generation;
+        self.pending = record.pending;
+        self.restarting = record.restarting;
+        self.start_at = record.start_at.map(Moment::from_millis);
+        self.failures = record.failures;
+        self.last_start = Moment::from_millis(record.last_start);
+        self.last_failure = record.last_failure.as_ref().map(|failure| Setback {
+            generation: failure.generation,
+            reason: failure.reason.clone(),
+            output: failure.output.clone(),
+            at: Moment::from_millis(failure.at),
+        });
+        if let (Some(number), Some(path)) = (record.descriptors.pid_file, &self.options.pid_file) {
+            let fd = descriptor::inherited(number).map_err(failed)?;
+            match PidFile::from_inherited(path, fd) {
+                Ok(file) => self.pid_file = Some(file),
+                Err(error) => self
+                    .log
+                    .line(format_args!("the pid file is not held any more: {error}")),
+            }
+        }
+        self.status_file = self
+            .options
+            .status_file
+            .clone()
+            .map(|path| StatusFile::resume(path, record.status_written));
+        for worker in &record.workers {
+            self.take_up_worker(worker);
+        }
+        Ok(())
+    }
+
+    fn take_up_worker(&mut self, record: &WorkerRecord) {
+        let process = if record.adopted {
+            Process::from_stranger(record.pid)
+        } else {
+            Process::from_child(record.pid)
+        };
+        let process = process.and_then(|process| self.watch(&process).map(|()| process));
+        let process = match process {
+            Ok(process) => process,
+            Err(error) => {
+                self.log.line(format_args!(
+                    "worker {} is gone: {}",
+                    record.pid,
+                    reason(&error)
+                ));
+                return;
+            }
+        };
+        let worker = Worker {
+            process,
+            generation: record.generation,
+            phase: record.phase,
+            since: Moment::from_millis(record.since),
+            kill_at: record.kill_at.map(Moment::from_millis),
+            status: record.status.clone(),
+            cgroup: record.cgroup.clone().map(Cgroup::from_path),
+            mark: self.log.mark(),
+        };
+        match record.phase {
+            Phase::Serving => self.current = Some(worker),
+            _ => self.old.push(worker),
+        }
+    }
+}
+
+impl Sockets {
+    /// Takes over the sockets of the program that executed this one.
+    pub(crate) fn take_up(record: &Record) -> Result<Self, Failure> {
+        let mut sockets = Self::default();
+        for socket in &record.sockets {
+            let name =
+                PortName::parse(&socket.name).map_err(|error| Failure::new(error.to_string()))?;
+            let fd = descriptor::inherited(socket.descriptor).map_err(|error| {
+                Failure::io(format!("failed to take over the socket of {name}"), &error)
+            })?;
+            let file = socket.file.as_ref().map(|file| SocketFile {
+                path: file.path.clone(),
+                device: file.device,
+                inode: file.inode,
+            });
+            sockets.push(Held { name, fd, file });
+        }
+        Ok(sockets)
+    }
+}
+
+impl LogCommand {
+    /// Takes over the pipe of the program that executed this one.
+    pub(crate) fn take_up(record: &LogRecord) -> io::Result<Self> {
+        let pipe = |number| descriptor::inherited(number);
+        let output = [pipe(record.output[0])?, pipe(record.output[1])?];
+        let mut log = Self::resume(
+            record.command.clone(),
+            pipe(record.reader)?.into(),
+            pipe(record.writer)?.into(),
+            output,
+        );
+        log.process = record.pid.and_then(|pid| Process::from_child(pid).ok());
+        Ok(log)
+    }
+}
+
+/// Takes over the receiver of the workers' notifications.
+pub(crate) fn take_up_readiness(record: &Record) -> io::Result<Option<NotifyReceiver>> {
+    let Some(number) = record.descriptors.readiness else {
+        return Ok(None);
+    };
+    descriptor::inherited(number)
+        .and_then(NotifyReceiver::from_inherited)
+        .map(Some)
+}
+
+/// Returns the state that the program that executed this one has left to it.
+pub(crate) fn left_to_us() -> Option<Result<Record, Failure>> {
+    let text = std::env::var(RESUME).ok()?;
+    let (pid, fd) = text.split_once(':')?;
+    // In any other process it has leaked from somewhere, and means nothing.
+    if pid.parse() != Ok(std::process::id()) {
+        return None;
+    }
+    let fd = fd.parse().ok()?;
+    let record = descriptor::inherited(fd).and_then(|fd| Record::read(File::from(fd)));
+    Some(record.map_err(|error| Failure::io("failed to read the state to go on with", &error)))
+}
+
+/// Answers the question whether this program can go on with a state.
+pub(crate) fn check(fd: RawFd) -> Result<&'static str, Failure> {
+    descriptor::inherited(fd)
+        .and_then(|fd: OwnedFd| Record::read(File::from(fd)))
+        .map(|_| ANSWER)
+        .map_err(|error| Failure::io("failed to read the state to go on with", &error))
+}
+
+/// Finds the program by which this one was called.
+pub(crate) fn invocation(args: Vec<OsString>) -> Invocation {
+    let name = args
+        .first()
+        .cloned()
+        .unwrap_or_else(|| "start_server".into());
+    let path = std::env::var_os("PATH");
+    let program = crate::process::find_program(&name, path.as_deref())
+        .or_else(|_| std::env::current_exe())
+        .unwrap_or_else(|_| PathBuf::from(OsStr::new("start_server")));
+    Invocation { program, args }
+}
+
 /// Tells the program that this process executes next that it takes over.
 pub(crate) const RESUME: &str = "START_SERVER_RESUME";
+/// The option, not for people, that asks whether a program can take over.
+pub(crate) const CHECK: &str = "check-resume";
+const CHECK_DESCRIPTOR: RawFd = 3;
+const ANSWER: &str = "start_server can go on\n";
+const TRIAL_TIME: Duration = Duration::from_secs(10);

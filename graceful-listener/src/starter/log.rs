@@ -1,6 +1,7 @@
 use std::cell::Cell;
 use std::fmt;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::str::FromStr;
 
@@ -62,6 +63,29 @@ impl Log {
         }
     }
 
+    /// Notes where the log ends now; `None` if it is no file to be read again.
+    pub(crate) fn mark(&self) -> Option<u64> {
+        let log = fs::metadata(LOG).ok()?;
+        log.is_file().then(|| log.len())
+    }
+
+    /// Returns the last lines written since `mark`, by whomever.
+    pub(crate) fn since(&self, mark: Option<u64>) -> Vec<String> {
+        let read = || {
+            let mut log = File::open(LOG).ok()?;
+            let end = log.metadata().ok()?.len();
+            let start = mark?.max(end.saturating_sub(MAX_OUTPUT));
+            log.seek(SeekFrom::Start(start)).ok()?;
+            let mut text = Vec::new();
+            log.take(MAX_OUTPUT).read_to_end(&mut text).ok()?;
+            Some(text)
+        };
+        let text = read().unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines[lines.len().saturating_sub(MAX_LINES)..].to_vec()
+    }
+
     fn write(&self, message: &str) -> bool {
         let line = self.render(message);
         let stderr = io::stderr();
@@ -98,3 +122,8 @@ impl Log {
         }
     }
 }
+
+/// Standard error, to be opened once more.
+const LOG: &str = "/proc/self/fd/2";
+const MAX_OUTPUT: u64 = 4096;
+const MAX_LINES: usize = 10;

@@ -38,6 +38,18 @@ pub(crate) struct SocketFile {
     pub(crate) inode: u64,
 }
 
+impl SocketFile {
+    /// Notes which file is at `path` now.
+    fn find(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: std::path::absolute(path)?,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+}
+
 impl Sockets {
     pub(crate) fn push(&mut self, held: Held) {
         self.0.push(held);
@@ -87,6 +99,23 @@ impl Sockets {
             if fs::symlink_metadata(&file.path).is_ok_and(same) {
                 let _ = fs::remove_file(&file.path);
             }
+        }
+    }
+}
+
+/// A socket that is open already when the super-daemon starts.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// Given by whoever started this process, which also keeps its file.
+    Given(OwnedFd),
+    /// Copied from a worker whose super-daemon is gone.
+    Adopted(OwnedFd),
+}
+
+impl Source {
+    pub(crate) const fn fd(&self) -> &OwnedFd {
+        match self {
+            Self::Given(fd) | Self::Adopted(fd) => fd,
         }
     }
 }
@@ -200,15 +229,15 @@ impl PortSpec {
     pub(crate) fn open(
         &self,
         backlog: i32,
-        available: &mut Vec<OwnedFd>,
+        available: &mut Vec<Source>,
         log: &Log,
     ) -> Result<Held, Failure> {
         let address = self.address()?;
         let taken = available
             .iter()
-            .position(|fd| is_bound(fd, &SockAddr::from(address), self.kind()));
-        let fd = match taken {
-            Some(index) => available.swap_remove(index),
+            .position(|source| is_bound(source.fd(), &SockAddr::from(address), self.kind()));
+        let fd = match taken.map(|index| available.swap_remove(index)) {
+            Some(Source::Given(fd) | Source::Adopted(fd)) => fd,
             None => self.bind(address, backlog)?,
         };
         let fd = match self.descriptor {
@@ -264,7 +293,7 @@ pub(crate) fn open_path(
     path: &Path,
     mode: u32,
     backlog: i32,
-    available: &mut Vec<OwnedFd>,
+    available: &mut Vec<Source>,
     log: &Log,
 ) -> Result<Held, Failure> {
     let failed = |error: io::Error| {
@@ -274,16 +303,26 @@ pub(crate) fn open_path(
         )
     };
     let address = SockAddr::unix(path).map_err(failed)?;
-    if let Some(index) = available
+    let name = PortName::Path(path.into());
+    let taken = available
         .iter()
-        .position(|fd| is_bound(fd, &address, Type::STREAM))
-    {
-        let fd = available.swap_remove(index);
-        return Ok(Held {
-            name: PortName::Path(path.into()),
-            fd,
-            file: None,
-        });
+        .position(|source| is_bound(source.fd(), &address, Type::STREAM));
+    match taken.map(|index| available.swap_remove(index)) {
+        Some(Source::Given(fd)) => {
+            return Ok(Held {
+                name,
+                fd,
+                file: None,
+            });
+        }
+        Some(Source::Adopted(fd)) => {
+            return Ok(Held {
+                name,
+                fd,
+                file: SocketFile::find(path).ok(),
+            });
+        }
+        None => {}
     }
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {
@@ -315,14 +354,9 @@ pub(crate) fn open_path(
     bound
         .and_then(|()| socket.listen(backlog))
         .map_err(failed)?;
-    let metadata = fs::symlink_metadata(path).map_err(failed)?;
-    let file = SocketFile {
-        path: std::path::absolute(path).map_err(failed)?,
-        device: metadata.dev(),
-        inode: metadata.ino(),
-    };
+    let file = SocketFile::find(path).map_err(failed)?;
     Ok(Held {
-        name: PortName::Path(path.into()),
+        name,
         fd: socket.into(),
         file: Some(file),
     })
@@ -332,8 +366,22 @@ pub(crate) fn open_path(
 ///
 /// # Errors
 ///
-/// Fails with the reason if Server::Starter has no way to name it.
-pub(crate) fn name_of(fd: &OwnedFd) -> Result<PortName, String> {
+/// Fails if Server::Starter has no way to name it.
+pub(crate) fn named(fd: OwnedFd) -> Result<Held, Failure> {
+    match name_of(&fd) {
+        Ok(name) => Ok(Held {
+            name,
+            fd,
+            file: None,
+        }),
+        Err(reason) => Err(Failure::new(format!(
+            "cannot pass descriptor {} on to the workers: {reason}",
+            fd.as_raw_fd()
+        ))),
+    }
+}
+
+fn name_of(fd: &OwnedFd) -> Result<PortName, String> {
     let socket = socket2::SockRef::from(fd);
     let address = socket
         .local_addr()

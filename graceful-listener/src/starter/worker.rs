@@ -19,6 +19,8 @@ pub(crate) struct Worker {
     /// What it last said of itself with `STATUS=`.
     pub(crate) status: Option<String>,
     pub(crate) cgroup: Option<Cgroup>,
+    /// Where the log ended when it was started.
+    pub(crate) mark: Option<u64>,
 }
 
 /// Where a generation stands.
