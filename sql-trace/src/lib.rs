@@ -1,1 +1,77 @@
 //! Times every sqlx statement into your own logger, with its arguments.
+
+mod acquire;
+mod args;
+mod civil;
+mod connection;
+mod database;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod debug_text;
+mod duration;
+mod event;
+mod executor;
+mod hooks;
+mod line;
+mod operation;
+mod options;
+mod parts;
+mod pool;
+mod roster;
+mod span;
+mod statement;
+mod subject;
+mod tracer;
+mod transaction;
+mod writer;
+
+#[doc(hidden)]
+pub use args::{ArgSource, Undecodable};
+pub use args::{ArgValue, Args, ArgsMode};
+pub use connection::{TracedConnection, TracedPoolConnection};
+pub use database::TraceDatabase;
+pub use event::{Caller, ConnectionId, Event, Failure, Op, Outcome, Target};
+pub use options::TracedPoolOptions;
+pub use pool::TracedPool;
+pub use tracer::{SharedTracer, Tracer, set_default_tracer};
+pub use transaction::TracedTransaction;
+pub use writer::{LostLines, Writer, writer};
+
+/// The names that sqlx gives to its types for SQLite, for the traced ones.
+#[cfg(feature = "sqlite")]
+pub mod sqlite {
+    /// A pool, in place of [`sqlx::SqlitePool`].
+    pub type SqlitePool = crate::TracedPool<sqlx::Sqlite>;
+    /// A pool's options, in place of [`sqlx::sqlite::SqlitePoolOptions`].
+    pub type SqlitePoolOptions = crate::TracedPoolOptions<sqlx::Sqlite>;
+    /// A connection, in place of [`sqlx::SqliteConnection`].
+    pub type SqliteConnection<'c> = crate::TracedConnection<'c, sqlx::Sqlite>;
+    /// A transaction, in place of [`sqlx::SqliteTransaction`].
+    pub type SqliteTransaction<'c> = crate::TracedTransaction<'c, sqlx::Sqlite>;
+}
+
+/// The names that sqlx gives to its types for PostgreSQL, for the traced ones.
+#[cfg(feature = "postgres")]
+pub mod postgres {
+    /// A pool, in place of [`sqlx::PgPool`].
+    pub type PgPool = crate::TracedPool<sqlx::Postgres>;
+    /// A pool's options, in place of [`sqlx::postgres::PgPoolOptions`].
+    pub type PgPoolOptions = crate::TracedPoolOptions<sqlx::Postgres>;
+    /// A connection, in place of [`sqlx::PgConnection`].
+    pub type PgConnection<'c> = crate::TracedConnection<'c, sqlx::Postgres>;
+    /// A transaction, in place of [`sqlx::PgTransaction`].
+    pub type PgTransaction<'c> = crate::TracedTransaction<'c, sqlx::Postgres>;
+}
+
+/// The names that sqlx gives to its types for MySQL and MariaDB, for the
+/// traced ones.
+#[cfg(feature = "mysql")]
+pub mod mysql {
+    /// A pool, in place of [`sqlx::MySqlPool`].
+    pub type MySqlPool = crate::TracedPool<sqlx::MySql>;
+    /// A pool's options, in place of [`sqlx::mysql::MySqlPoolOptions`].
+    pub type MySqlPoolOptions = crate::TracedPoolOptions<sqlx::MySql>;
+    /// A connection, in place of [`sqlx::MySqlConnection`].
+    pub type MySqlConnection<'c> = crate::TracedConnection<'c, sqlx::MySql>;
+    /// A transaction, in place of [`sqlx::MySqlTransaction`].
+    pub type MySqlTransaction<'c> = crate::TracedTransaction<'c, sqlx::MySql>;
+}

@@ -1,0 +1,625 @@
+//! The one path that every statement takes.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use futures_core::future::BoxFuture;
+use futures_core::stream::{BoxStream, Stream};
+use pin_project_lite::pin_project;
+use sqlx::pool::PoolConnection;
+use sqlx::{Describe, Either, Error, Execute, Executor, SqlStr};
+
+use crate::acquire::Acquire;
+use crate::connection::{TracedConnection, TracedPoolConnection};
+use crate::database::{Step, TraceDatabase};
+use crate::event::{ConnectionId, Op};
+use crate::pool::{Shared, TracedPool};
+use crate::span::Span;
+use crate::subject::Subject;
+use crate::transaction::TracedTransaction;
+
+impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
+    type Database = DB;
+
+    fn execute<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<DB::QueryResult, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let On { raw, subject, id } = self.on();
+        Box::pin(async move {
+            if !subject.enabled(Op::Exec) {
+                return drain::<DB>(DB::fetch_many(raw, query), None).await;
+            }
+            let (span, parts) = Span::of_query(subject, Op::Exec, query);
+            let mut span = span.on(id);
+            drain(DB::fetch_many(raw, parts), Some(&mut span)).await
+        })
+    }
+
+    fn execute_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<DB::QueryResult, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        Box::pin(Results {
+            steps: Statement::new(self.on(), Op::Exec, query),
+        })
+    }
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Step<DB>, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let on = self.on();
+        if !on.subject.enabled(Op::Query) {
+            return DB::fetch_many(on.raw, query);
+        }
+        Box::pin(Statement::new(on, Op::Query, query))
+    }
+
+    fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Vec<DB::Row>, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let On { raw, subject, id } = self.on();
+        Box::pin(async move {
+            if !subject.enabled(Op::Query) {
+                return collect::<DB>(DB::fetch_many(raw, query), None).await;
+            }
+            let (span, parts) = Span::of_query(subject, Op::Query, query);
+            let mut span = span.on(id);
+            collect(DB::fetch_many(raw, parts), Some(&mut span)).await
+        })
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let On { raw, subject, id } = self.on();
+        if !subject.enabled(Op::Query) {
+            return DB::fetch_optional(raw, query);
+        }
+        Box::pin(async move {
+            let (span, parts) = Span::of_query(subject, Op::Query, query);
+            let mut span = span.on(id);
+            let result = DB::fetch_optional(raw, parts).await;
+            span.finish_optional(&result);
+            result
+        })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [DB::TypeInfo],
+    ) -> BoxFuture<'e, Result<DB::Statement, Error>>
+    where
+        'c: 'e,
+    {
+        let On { raw, subject, id } = self.on();
+        if !subject.enabled(Op::Prepare) {
+            return DB::prepare_with(raw, sql, parameters);
+        }
+        Box::pin(async move {
+            let mut span = Span::<DB>::of_text(subject, Op::Prepare, sql.clone()).on(id);
+            let result = DB::prepare_with(raw, sql, parameters).await;
+            span.finish(result.as_ref().map(drop));
+            result
+        })
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<DB>, Error>>
+    where
+        'c: 'e,
+    {
+        let On { raw, subject, id } = self.on();
+        if !subject.enabled(Op::Describe) {
+            return DB::describe(raw, sql);
+        }
+        Box::pin(async move {
+            let mut span = Span::<DB>::of_text(subject, Op::Describe, sql.clone()).on(id);
+            let result = DB::describe(raw, sql).await;
+            span.finish(result.as_ref().map(drop));
+            result
+        })
+    }
+}
+
+/// The two that dereference to a connection run their statements on it.
+macro_rules! through_connection {
+    ([$($generics:tt)*] $executor:ty) => {
+        impl<$($generics)*> Executor<'t> for $executor {
+            type Database = DB;
+
+            fn execute<'e, 'q: 'e, E>(
+                self,
+                query: E,
+            ) -> BoxFuture<'e, Result<DB::QueryResult, Error>>
+            where
+                't: 'e,
+                E: 'q + Execute<'q, DB>,
+            {
+                Executor::execute(&mut **self, query)
+            }
+
+            fn execute_many<'e, 'q: 'e, E>(
+                self,
+                query: E,
+            ) -> BoxStream<'e, Result<DB::QueryResult, Error>>
+            where
+                't: 'e,
+                E: 'q + Execute<'q, DB>,
+            {
+                Executor::execute_many(&mut **self, query)
+            }
+
+            fn fetch_many<'e, 'q: 'e, E>(
+                self,
+                query: E,
+            ) -> BoxStream<'e, Result<Step<DB>, Error>>
+            where
+                't: 'e,
+                E: 'q + Execute<'q, DB>,
+            {
+                Executor::fetch_many(&mut **self, query)
+            }
+
+            fn fetch_all<'e, 'q: 'e, E>(
+                self,
+                query: E,
+            ) -> BoxFuture<'e, Result<Vec<DB::Row>, Error>>
+            where
+                't: 'e,
+                E: 'q + Execute<'q, DB>,
+            {
+                Executor::fetch_all(&mut **self, query)
+            }
+
+            fn fetch_optional<'e, 'q: 'e, E>(
+                self,
+                query: E,
+            ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
+            where
+                't: 'e,
+                E: 'q + Execute<'q, DB>,
+            {
+                Executor::fetch_optional(&mut **self, query)
+            }
+
+            fn prepare_with<'e>(
+                self,
+                sql: SqlStr,
+                parameters: &'e [DB::TypeInfo],
+            ) -> BoxFuture<'e, Result<DB::Statement, Error>>
+            where
+                't: 'e,
+            {
+                Executor::prepare_with(&mut **self, sql, parameters)
+            }
+
+            fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<DB>, Error>>
+            where
+                't: 'e,
+            {
+                Executor::describe(&mut **self, sql)
+            }
+        }
+    };
+}
+
+through_connection!(['t, 'c, DB: TraceDatabase] &'t mut TracedTransaction<'c, DB>);
+through_connection!(['t, DB: TraceDatabase] &'t mut TracedPoolConnection<DB>);
+
+impl<'p, DB: TraceDatabase> Executor<'p> for &'_ TracedPool<DB> {
+    type Database = DB;
+
+    fn execute<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<DB::QueryResult, Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let pool = self.shared();
+        Box::pin(async move {
+            if !pool.subject.enabled(Op::Exec) {
+                let mut connection = pool.quietly_acquired().await?;
+                return drain::<DB>(DB::fetch_many(&mut connection, query), None).await;
+            }
+            let (span, parts) = Span::of_query(&pool.subject, Op::Exec, query);
+            let mut span = span.waiting();
+            let mut connection = pool.acquired_for(&mut span).await?;
+            drain(DB::fetch_many(&mut connection, parts), Some(&mut span)).await
+        })
+    }
+
+    fn execute_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<DB::QueryResult, Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        Box::pin(Results {
+            steps: pool_stream(self.shared(), Op::Exec, query),
+        })
+    }
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Step<DB>, Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        Box::pin(pool_stream(self.shared(), Op::Query, query))
+    }
+
+    fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Vec<DB::Row>, Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let pool = self.shared();
+        Box::pin(async move {
+            if !pool.subject.enabled(Op::Query) {
+                let mut connection = pool.quietly_acquired().await?;
+                return collect::<DB>(DB::fetch_many(&mut connection, query), None).await;
+            }
+            let (span, parts) = Span::of_query(&pool.subject, Op::Query, query);
+            let mut span = span.waiting();
+            let mut connection = pool.acquired_for(&mut span).await?;
+            collect(DB::fetch_many(&mut connection, parts), Some(&mut span)).await
+        })
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let pool = self.shared();
+        Box::pin(async move {
+            if !pool.subject.enabled(Op::Query) {
+                let mut connection = pool.quietly_acquired().await?;
+                return DB::fetch_optional(&mut connection, query).await;
+            }
+            let (span, parts) = Span::of_query(&pool.subject, Op::Query, query);
+            let mut span = span.waiting();
+            let mut connection = pool.acquired_for(&mut span).await?;
+            let result = DB::fetch_optional(&mut connection, parts).await;
+            span.finish_optional(&result);
+            result
+        })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [DB::TypeInfo],
+    ) -> BoxFuture<'e, Result<DB::Statement, Error>>
+    where
+        'p: 'e,
+    {
+        let pool = self.shared();
+        Box::pin(async move {
+            if !pool.subject.enabled(Op::Prepare) {
+                let mut connection = pool.quietly_acquired().await?;
+                return DB::prepare_with(&mut connection, sql, parameters).await;
+            }
+            let mut span = Span::of_text(&pool.subject, Op::Prepare, sql.clone()).waiting();
+            let mut connection = pool.acquired_for(&mut span).await?;
+            let result = DB::prepare_with(&mut connection, sql, parameters).await;
+            span.finish(result.as_ref().map(drop));
+            result
+        })
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<DB>, Error>>
+    where
+        'p: 'e,
+    {
+        let pool = self.shared();
+        Box::pin(async move {
+            if !pool.subject.enabled(Op::Describe) {
+                let mut connection = pool.quietly_acquired().await?;
+                return DB::describe(&mut connection, sql).await;
+            }
+            let mut span = Span::of_text(&pool.subject, Op::Describe, sql.clone()).waiting();
+            let mut connection = pool.acquired_for(&mut span).await?;
+            let result = DB::describe(&mut connection, sql).await;
+            span.finish(result.as_ref().map(drop));
+            result
+        })
+    }
+}
+
+impl<DB: TraceDatabase> Shared<DB> {
+    /// Takes a connection for a statement that nobody wants to hear of.
+    async fn quietly_acquired(&self) -> Result<PoolConnection<DB>, Error> {
+        if !self.subject.enabled(Op::Open) {
+            return self.pool.acquire().await;
+        }
+        let mut acquire = Acquire::begin();
+        let result = acquire.run(self.pool.acquire()).await;
+        if let Err(e) = &result {
+            acquire.tell_if_failed_open(&self.subject, e);
+        }
+        result
+    }
+
+    /// Takes a connection for the statement of `span`.
+    async fn acquired_for(&self, span: &mut Span<'_, DB>) -> Result<PoolConnection<DB>, Error> {
+        let mut acquire = span.acquire();
+        let result = acquire.run(self.pool.acquire()).await;
+        match &result {
+            Ok(_) => span.acquired(&acquire),
+            Err(e) => {
+                acquire.tell_if_failed_open(&self.subject, e);
+                span.finish(result.as_ref().map(drop));
+            }
+        }
+        result
+    }
+}
+
+/// Where a statement runs, and who is told.
+pub(crate) struct On<'e, DB: TraceDatabase> {
+    pub(crate) raw: &'e mut DB::Connection,
+    pub(crate) subject: &'e Arc<Subject>,
+    pub(crate) id: Option<ConnectionId>,
+}
+
+/// Runs a statement to its end for its result.
+async fn drain<DB: TraceDatabase>(
+    mut steps: BoxStream<'_, Result<Step<DB>, Error>>,
+    mut span: Option<&mut Span<'_, DB>>,
+) -> Result<DB::QueryResult, Error> {
+    let mut total = DB::QueryResult::default();
+    let result = loop {
+        match next(&mut steps).await {
+            Some(Ok(Either::Left(result))) => {
+                if let Some(span) = &mut span {
+                    span.result(&result);
+                }
+                total.extend([result]);
+            }
+            Some(Ok(Either::Right(_))) => {
+                if let Some(span) = &mut span {
+                    span.row_kept();
+                }
+            }
+            Some(Err(e)) => break Err(e),
+            None => break Ok(total),
+        }
+    };
+    if let Some(span) = span {
+        span.finish(result.as_ref().map(drop));
+    }
+    result
+}
+
+/// Runs a statement to its end for its rows.
+async fn collect<DB: TraceDatabase>(
+    mut steps: BoxStream<'_, Result<Step<DB>, Error>>,
+    mut span: Option<&mut Span<'_, DB>>,
+) -> Result<Vec<DB::Row>, Error> {
+    let mut rows = Vec::new();
+    let result = loop {
+        match next(&mut steps).await {
+            Some(Ok(Either::Left(_))) => {}
+            Some(Ok(Either::Right(row))) => {
+                if let Some(span) = &mut span {
+                    span.row_kept();
+                }
+                rows.push(row);
+            }
+            Some(Err(e)) => break Err(e),
+            None => break Ok(rows),
+        }
+    };
+    if let Some(span) = span {
+        span.finish(result.as_ref().map(drop));
+    }
+    result
+}
+
+async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx)).await
+}
+
+/// A stream of a statement on a connection. It begins at the first poll: a
+/// stream that is never polled runs nothing, and tells nothing.
+struct Statement<'e, DB: TraceDatabase, E> {
+    idle: Option<(On<'e, DB>, Op, E)>,
+    // Above the span, so that the driver has let go before the end is told.
+    running: Option<BoxStream<'e, Result<Step<DB>, Error>>>,
+    span: Option<Span<'e, DB>>,
+}
+
+impl<'e, DB: TraceDatabase, E> Statement<'e, DB, E> {
+    fn new(on: On<'e, DB>, op: Op, query: E) -> Self {
+        Self {
+            idle: Some((on, op, query)),
+            running: None,
+            span: None,
+        }
+    }
+}
+
+// The query is moved out before anything is polled.
+impl<DB: TraceDatabase, E> Unpin for Statement<'_, DB, E> {}
+
+impl<'e, 'q: 'e, DB, E> Stream for Statement<'e, DB, E>
+where
+    DB: TraceDatabase,
+    E: 'q + Execute<'q, DB>,
+{
+    type Item = Result<Step<DB>, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some((On { raw, subject, id }, op, query)) = this.idle.take() {
+            if subject.enabled(op) {
+                let (span, parts) = Span::of_query(subject, op, query);
+                this.span = Some(span.on(id));
+                this.running = Some(DB::fetch_many(raw, parts));
+            } else {
+                this.running = Some(DB::fetch_many(raw, query));
+            }
+        }
+        let Some(running) = &mut this.running else {
+            return Poll::Ready(None);
+        };
+        let Some(span) = &mut this.span else {
+            return running.as_mut().poll_next(cx);
+        };
+        span.reader_is_back();
+        let item = ready!(running.as_mut().poll_next(cx));
+        match &item {
+            Some(Ok(step)) => span.step(step),
+            Some(Err(e)) => span.finish(Err(e)),
+            None => span.finish(Ok(())),
+        }
+        Poll::Ready(item)
+    }
+}
+
+/// A stream of a statement on a pool: the connection that the rows borrow from
+/// must live as long as they, which an `async` block can do and a struct not.
+fn pool_stream<'e, 'q: 'e, DB, E>(
+    pool: Arc<Shared<DB>>,
+    op: Op,
+    query: E,
+) -> impl Stream<Item = Result<Step<DB>, Error>> + Send + 'e
+where
+    DB: TraceDatabase,
+    E: 'q + Execute<'q, DB>,
+{
+    let slot = Arc::new(Slot(Mutex::new(None)));
+    let filled = Arc::clone(&slot);
+    let run = async move {
+        if !pool.subject.enabled(op) {
+            let mut connection = pool.quietly_acquired().await?;
+            let mut steps = DB::fetch_many(&mut connection, query);
+            while let Some(step) = next(&mut steps).await {
+                filled.hand_out(step?).await;
+            }
+            return Ok(());
+        }
+        let (span, parts) = Span::of_query(&pool.subject, op, query);
+        let mut span = span.waiting();
+        let mut connection = pool.acquired_for(&mut span).await?;
+        let mut steps = DB::fetch_many(&mut connection, parts);
+        while let Some(step) = next(&mut steps).await {
+            match step {
+                Ok(step) => {
+                    span.step(&step);
+                    filled.hand_out(step).await;
+                    span.reader_is_back();
+                }
+                Err(e) => {
+                    span.finish(Err(&e));
+                    return Err(e);
+                }
+            }
+        }
+        span.finish(Ok(()));
+        Ok(())
+    };
+    Handed {
+        run: Some(run),
+        slot,
+    }
+}
+
+/// The place where the running block leaves an item for the reader.
+struct Slot<T>(Mutex<Option<T>>);
+
+impl<T> Slot<T> {
+    async fn hand_out(&self, item: T) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(item);
+        let mut taken = false;
+        // Pending once: `Handed` finds the item, and polls again when its
+        // reader wants the next.
+        poll_fn(|_| {
+            if std::mem::replace(&mut taken, true) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+pin_project! {
+    /// The reader's side of a [`Slot`].
+    struct Handed<F, T> {
+        #[pin]
+        run: Option<F>,
+        slot: Arc<Slot<T>>,
+    }
+}
+
+impl<F, T> Stream for Handed<F, T>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    type Item = Result<T, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut this = self.project();
+        let Some(run) = this.run.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        match run.poll(cx) {
+            Poll::Pending => match this.slot.take() {
+                Some(item) => Poll::Ready(Some(Ok(item))),
+                None => Poll::Pending,
+            },
+            Poll::Ready(result) => {
+                this.run.set(None);
+                Poll::Ready(result.err().map(Err))
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// The results of a stream without its rows.
+    struct Results<S> {
+        #[pin]
+        steps: S,
+    }
+}
+
+impl<S, R, T> Stream for Results<S>
+where
+    S: Stream<Item = Result<Either<R, T>, Error>>,
+{
+    type Item = Result<R, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut steps = self.project().steps;
+        loop {
+            match ready!(steps.as_mut().poll_next(cx)) {
+                Some(Ok(Either::Right(_))) => {}
+                Some(Ok(Either::Left(result))) => return Poll::Ready(Some(Ok(result))),
+                Some(Err(e)) => return Poll::Ready(Some(Err(e))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}

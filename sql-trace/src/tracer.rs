@@ -1,0 +1,243 @@
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::args::ArgsMode;
+use crate::event::{Event, Op, Outcome};
+
+/// Is told of every operation on a database.
+///
+/// A closure is a tracer; [`writer`](crate::writer) makes one that writes
+/// lines. The methods combine tracers into others:
+///
+/// ```
+/// use std::time::Duration;
+/// use sql_trace::{ArgsMode, Op, Tracer, writer};
+///
+/// let everything = writer(std::io::stdout()).args(ArgsMode::Values { max: 64 });
+/// let slow = writer(std::io::stderr()).slow(Duration::from_millis(200));
+/// let tracer = everything
+///     .filter(|event| event.op != Op::Acquire)
+///     .and(slow);
+/// # let _ = tracer;
+/// ```
+///
+/// A tracer is called on the task that ran the statement, while that task is
+/// being polled, so it should not block for long. One that panics is caught:
+/// the statement's result reaches its caller all the same.
+pub trait Tracer: Send + Sync + 'static {
+    /// Whether events of this kind are wanted, asked before anything is
+    /// captured. `false` makes an operation all but free of tracing.
+    fn enabled(&self, op: Op) -> bool {
+        let _ = op;
+        true
+    }
+
+    /// How much of arguments and error texts this tracer shows:
+    /// [`ArgsMode::Kinds`] by default. [`ArgsMode::Hidden`] keeps arguments
+    /// from being captured at all.
+    fn args_mode(&self) -> ArgsMode {
+        ArgsMode::Kinds
+    }
+
+    /// Takes note of an event.
+    fn trace(&self, event: &Event<'_>);
+
+    /// Sets how much of arguments and error texts is shown.
+    fn args(self, mode: ArgsMode) -> impl Tracer
+    where
+        Self: Sized,
+    {
+        WithArgs { tracer: self, mode }
+    }
+
+    /// Tells `other` as well, each in its own [`ArgsMode`].
+    fn and(self, other: impl Tracer) -> impl Tracer
+    where
+        Self: Sized,
+    {
+        And {
+            first: self,
+            second: other,
+        }
+    }
+
+    /// Keeps the events for which `wanted` is true.
+    fn filter<F>(self, wanted: F) -> impl Tracer
+    where
+        Self: Sized,
+        F: Fn(&Event<'_>) -> bool + Send + Sync + 'static,
+    {
+        Filter {
+            tracer: self,
+            wanted,
+        }
+    }
+
+    /// Keeps what made the caller wait for `threshold` or longer, and every
+    /// event that is not a success: a failure is never too fast to be told.
+    ///
+    /// The time compared is [`Event::waited`]. The watchdog's reports and
+    /// [`Op::Untraced`] are kept as well.
+    fn slow(self, threshold: Duration) -> impl Tracer
+    where
+        Self: Sized,
+    {
+        self.filter(move |event| {
+            !matches!(event.outcome, Outcome::Ok)
+                || matches!(event.op, Op::Untraced | Op::Plan)
+                || event.waited() >= threshold
+        })
+    }
+
+    /// Keeps one in `n` successes, beginning with the first, and every event
+    /// that is not a success.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `n` is 0.
+    fn sample(self, n: u64) -> impl Tracer
+    where
+        Self: Sized,
+    {
+        assert!(n > 0, "cannot keep one in 0 events");
+        let seen = AtomicU64::new(0);
+        self.filter(move |event| {
+            !matches!(event.outcome, Outcome::Ok)
+                || matches!(event.op, Op::Untraced)
+                || seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(n)
+        })
+    }
+
+    /// Makes a tracer that can be cloned, for several pools to share.
+    fn shared(self) -> SharedTracer
+    where
+        Self: Sized,
+    {
+        SharedTracer(Arc::new(self))
+    }
+}
+
+impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Tracer for F {
+    fn trace(&self, event: &Event<'_>) {
+        self(event);
+    }
+}
+
+/// A tracer that can be cloned; made by [`Tracer::shared`].
+#[derive(Clone)]
+pub struct SharedTracer(Arc<dyn Tracer>);
+
+impl Tracer for SharedTracer {
+    fn enabled(&self, op: Op) -> bool {
+        self.0.enabled(op)
+    }
+
+    fn args_mode(&self) -> ArgsMode {
+        self.0.args_mode()
+    }
+
+    fn trace(&self, event: &Event<'_>) {
+        self.0.trace(event);
+    }
+
+    fn shared(self) -> SharedTracer {
+        self
+    }
+}
+
+impl fmt::Debug for SharedTracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedTracer").finish_non_exhaustive()
+    }
+}
+
+/// Sets the tracer of pools and connections that are made without naming one.
+///
+/// Without it they write [lines](crate::writer) to standard error.
+///
+/// # Errors
+///
+/// Gives the tracer back if one was set before.
+pub fn set_default_tracer(tracer: impl Tracer) -> Result<(), SharedTracer> {
+    DEFAULT.set(tracer.shared())
+}
+
+pub(crate) fn default_tracer() -> SharedTracer {
+    DEFAULT
+        .get_or_init(|| crate::writer(std::io::stderr()).shared())
+        .clone()
+}
+
+static DEFAULT: OnceLock<SharedTracer> = OnceLock::new();
+
+struct WithArgs<T> {
+    tracer: T,
+    mode: ArgsMode,
+}
+
+impl<T: Tracer> Tracer for WithArgs<T> {
+    fn enabled(&self, op: Op) -> bool {
+        self.tracer.enabled(op)
+    }
+
+    fn args_mode(&self) -> ArgsMode {
+        self.mode
+    }
+
+    fn trace(&self, event: &Event<'_>) {
+        self.tracer.trace(&event.with_mode(self.mode));
+    }
+}
+
+struct And<A, B> {
+    first: A,
+    second: B,
+}
+
+impl<A: Tracer, B: Tracer> Tracer for And<A, B> {
+    fn enabled(&self, op: Op) -> bool {
+        self.first.enabled(op) || self.second.enabled(op)
+    }
+
+    fn args_mode(&self) -> ArgsMode {
+        self.first.args_mode().max(self.second.args_mode())
+    }
+
+    fn trace(&self, event: &Event<'_>) {
+        // What one of them asked for is captured for both, and must not be
+        // shown by the other.
+        if self.first.enabled(event.op) {
+            self.first.trace(&event.with_mode(self.first.args_mode()));
+        }
+        if self.second.enabled(event.op) {
+            self.second.trace(&event.with_mode(self.second.args_mode()));
+        }
+    }
+}
+
+struct Filter<T, F> {
+    tracer: T,
+    wanted: F,
+}
+
+impl<T, F> Tracer for Filter<T, F>
+where
+    T: Tracer,
+    F: Fn(&Event<'_>) -> bool + Send + Sync + 'static,
+{
+    fn enabled(&self, op: Op) -> bool {
+        self.tracer.enabled(op)
+    }
+
+    fn args_mode(&self) -> ArgsMode {
+        self.tracer.args_mode()
+    }
+
+    fn trace(&self, event: &Event<'_>) {
+        if (self.wanted)(event) {
+            self.tracer.trace(event);
+        }
+    }
+}
