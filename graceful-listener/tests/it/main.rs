@@ -10,6 +10,9 @@
 )]
 
 mod child;
+
+mod drain;
+mod http;
 mod notify;
 mod pid_file;
 mod ports;

@@ -1,0 +1,198 @@
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::sleep_until;
+use tower_service::Service;
+use tracing::debug;
+
+use super::activity::{Activity, State};
+use super::request::Requests;
+use super::stream::Stream;
+use super::watched::Watched;
+use crate::drain::{OpenSocket, Phase, Shared};
+
+/// How long a connection may take for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) header_read_timeout: Duration,
+    pub(super) keep_alive_timeout: Duration,
+    pub(super) linger: Duration,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn run<S, B, F, Fut, T>(
+    stream: Stream,
+    acceptor: F,
+    service: S,
+    limits: Limits,
+    shared: Arc<Shared>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    F: Fn(Stream) -> Fut,
+    Fut: Future<Output = std::io::Result<T>>,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let socket = Arc::clone(stream.socket());
+    let (id, endpoints) = (stream.id(), stream.endpoints().clone());
+    let watch = Watch {
+        activity: Arc::new(Activity::new()),
+        socket: Arc::clone(&socket),
+        limits,
+        shared: Arc::clone(&shared),
+    };
+    let accepted = tokio::select! {
+        accepted = acceptor(stream) => accepted,
+        () = shared.reached(Phase::Ended) => return,
+        () = tokio::time::sleep(limits.header_read_timeout) => Err(std::io::ErrorKind::TimedOut.into()),
+    };
+    let io = match accepted {
+        Ok(io) => Watched::new(io, Arc::clone(&watch.activity)),
+        Err(error) => {
+            return debug!(peer = %endpoints.peer(), %error, "connection refused by the acceptor");
+        }
+    };
+    let service = Requests::new(
+        service,
+        endpoints.clone(),
+        Arc::clone(&watch.activity),
+        Arc::clone(&shared),
+    );
+    if let Err(error) = watch.serve(io, service).await {
+        debug!(peer = %endpoints.peer(), error, "connection failed");
+    }
+    // Nothing is left of it now but what a request handler has taken for itself.
+    shared.adopt(id, &socket);
+}
+
+/// Watches over a connection: that it goes on, and that it ends.
+struct Watch {
+    activity: Arc<Activity>,
+    socket: Arc<OpenSocket>,
+    limits: Limits,
+    shared: Arc<Shared>,
+}
+
+impl Watch {
+    async fn serve<T, S, B>(
+        &self,
+        io: Watched<T>,
+        service: Requests<S>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let mut builder = Builder::new(TokioExecutor::new());
+        // Ours below also counts while nothing has been read, and costs nothing
+        // for each request.
+        builder.http1().header_read_timeout(None);
+        let mut connection =
+            pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
+
+        let changed = || self.shared.changed().notified();
+        let mut change = pin!(changed());
+        let mut known = None;
+        let mut timer = pin!(sleep_until(tokio::time::Instant::now()));
+        let mut due = None;
+        let mut closing = None;
+        poll_fn(|context| {
+            loop {
+                if let Poll::Ready(result) = connection.as_mut().poll(context) {
+                    return Poll::Ready(result);
+                }
+                // One task has one waker, so what was polled once wakes it.
+                while known != Some(self.shared.phase()) {
+                    known = Some(self.shared.phase());
+                    change.set(changed());
+                    let _ = change.as_mut().poll(context);
+                }
+                match self.next_step(Instant::now(), self.shared.phase(), closing) {
+                    Step::Cut => return Poll::Ready(Ok(())),
+                    Step::Close => {
+                        closing = Some(Instant::now());
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Step::Wait(deadline) => {
+                        // A timer that rings too early costs less than one that
+                        // is set anew for each request.
+                        let late = due.is_none_or(|due| deadline < due) || timer.is_elapsed();
+                        if late {
+                            due = Some(deadline);
+                            timer.as_mut().reset(deadline.into());
+                        }
+                        if !late || timer.as_mut().poll(context).is_pending() {
+                            return Poll::Pending;
+                        }
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    fn next_step(&self, now: Instant, phase: Phase, closing: Option<Instant>) -> Step {
+        let Limits {
+            header_read_timeout,
+            keep_alive_timeout,
+            linger,
+        } = self.limits;
+        let draining = phase == Phase::Draining;
+        let state = self.activity.state();
+        let or_else = |deadline, then| {
+            if now < deadline {
+                Step::Wait(deadline)
+            } else {
+                then
+            }
+        };
+        if phase == Phase::Ended {
+            return Step::Cut;
+        }
+        match (state, closing) {
+            (State::Idle(since) | State::Sending(since), Some(closing)) => {
+                or_else(since.max(closing) + header_read_timeout, Step::Cut)
+            }
+            // No stream is lost by telling HTTP/2 at once.
+            (_, None) if draining && self.activity.is_http2() => Step::Close,
+            (State::Busy, _) => Step::Wait(now + header_read_timeout),
+            (State::Sending(since), None) => or_else(since + header_read_timeout, Step::Cut),
+            (State::Idle(since), None) => {
+                let limit = if draining { linger } else { keep_alive_timeout };
+                match or_else(since + limit, Step::Close) {
+                    // A request has come, and will be read in a moment.
+                    Step::Close if self.socket.has_input() => Step::Wait(now + A_MOMENT),
+                    step => step,
+                }
+            }
+        }
+    }
+}
+
+enum Step {
+    Wait(Instant),
+    /// Close it as soon as that loses nothing.
+    Close,
+    Cut,
+}
+
+const A_MOMENT: Duration = Duration::from_millis(10);

@@ -1,0 +1,166 @@
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::activity::Activity;
+use super::stream::Endpoints;
+use crate::drain::{Phase, Shared};
+
+/// The user's service on one connection: it sees each request begin and end.
+pub(super) struct Requests<S> {
+    service: S,
+    endpoints: Endpoints,
+    activity: Arc<Activity>,
+    shared: Arc<Shared>,
+}
+
+impl<S> Requests<S> {
+    pub(super) const fn new(
+        service: S,
+        endpoints: Endpoints,
+        activity: Arc<Activity>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            service,
+            endpoints,
+            activity,
+            shared,
+        }
+    }
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Requests<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+{
+    type Response = Response<InFlightBody<B>>;
+    type Error = S::Error;
+    type Future = InFlight<S>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let guard = Guard::new(&self.activity);
+        request.extensions_mut().insert(self.endpoints.clone());
+        InFlight {
+            is_http1: request.version() < Version::HTTP_2,
+            state: State::Waiting {
+                service: self.service.clone(),
+                request: Some(request),
+            },
+            guard: Some(guard),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+pin_project! {
+    /// A request until its response has a head.
+    pub(super) struct InFlight<S: Service<Request<Incoming>>> {
+        #[pin]
+        state: State<S, S::Future>,
+        is_http1: bool,
+        guard: Option<Guard>,
+        shared: Arc<Shared>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S, F> {
+        Waiting { service: S, request: Option<Request<Incoming>> },
+        Called { #[pin] future: F },
+    }
+}
+
+impl<S, B> Future for InFlight<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+{
+    type Output = Result<Response<InFlightBody<B>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let future = match this.state.as_mut().project() {
+                StateProjection::Called { future } => {
+                    let mut response = ready!(future.poll(cx))?;
+                    if *this.is_http1 && this.shared.phase() != Phase::Serving {
+                        ask_to_close(&mut response);
+                    }
+                    let guard = this.guard.take();
+                    return Poll::Ready(Ok(response.map(|body| InFlightBody { body, guard })));
+                }
+                StateProjection::Waiting { service, request } => {
+                    ready!(service.poll_ready(cx))?;
+                    let Some(request) = request.take() else {
+                        unreachable!("the state changes with the request");
+                    };
+                    service.call(request)
+                }
+            };
+            this.state.set(State::Called { future });
+        }
+    }
+}
+
+/// Tells the client that this is the connection's last response.
+fn ask_to_close<B>(response: &mut Response<B>) {
+    // What has been upgraded has its own way to end.
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+pin_project! {
+    /// A response's body, with which its request ends.
+    pub(super) struct InFlightBody<B> {
+        #[pin]
+        body: B,
+        guard: Option<Guard>,
+    }
+}
+
+impl<B: Body> Body for InFlightBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Counts a request as being answered for as long as it lives.
+struct Guard(Arc<Activity>);
+
+impl Guard {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.request_begins();
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.request_ends();
+    }
+}
