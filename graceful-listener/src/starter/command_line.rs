@@ -311,6 +311,6 @@ static TABLE: [Opt; 37] = [
     own(handover::CHECK, Value::Text),
 ];
 
-const HELP: &str = "help\n";
+const HELP: &str = include_str!("help.txt");
 
 const NO_ERRNO: u8 = 255;

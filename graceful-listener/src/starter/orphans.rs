@@ -3,6 +3,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use super::failure::reason;
 use super::log::Log;
@@ -23,6 +24,11 @@ pub(crate) struct Orphan {
 /// Those that this process is not allowed to look into are reported, as they will
 /// be in the way.
 pub(crate) fn find(wanted: &[PortName], log: &Log) -> Vec<Orphan> {
+    let wanted: Vec<PortName> = wanted
+        .iter()
+        .filter_map(|name| identity(name, Path::new(".")))
+        .collect();
+    let network = fs::read_link("/proc/self/ns/net").ok();
     if wanted.is_empty() {
         return Vec::new();
     }
@@ -31,12 +37,17 @@ pub(crate) fn find(wanted: &[PortName], log: &Log) -> Vec<Orphan> {
     for pid in all_processes().filter(|pid| *pid != own) {
         match starter_variables(pid) {
             Some((ports, generation)) => {
+                let dir = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+                let is_wanted = |name: &PortName| {
+                    identity(name, &dir).is_some_and(|name| wanted.contains(&name))
+                };
                 let held: Vec<RawFd> = ports
                     .iter()
-                    .filter(|(name, _)| wanted.contains(name))
+                    .filter(|(name, _)| is_wanted(name))
                     .map(|(_, fd)| fd)
                     .collect();
-                if !held.is_empty() {
+                let theirs = fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+                if !held.is_empty() && theirs == network {
                     candidates.push((pid, generation, held));
                 }
             }
@@ -72,6 +83,16 @@ pub(crate) fn find(wanted: &[PortName], log: &Log) -> Vec<Orphan> {
         }
     }
     orphans
+}
+
+/// Returns the name if it means the same socket to every process of this network,
+/// with a path made absolute: port 0 means another one to each.
+fn identity(name: &PortName, dir: &Path) -> Option<PortName> {
+    match name {
+        PortName::Port(0) | PortName::Host(_, 0) => None,
+        PortName::Path(path) => std::path::absolute(dir.join(path)).ok().map(PortName::Path),
+        other => Some(other.clone()),
+    }
 }
 
 fn adopt(pid: i32, held: &[RawFd]) -> std::io::Result<(Process, Vec<OwnedFd>)> {

@@ -16,3 +16,4 @@ mod http;
 mod notify;
 mod pid_file;
 mod ports;
+mod starter;

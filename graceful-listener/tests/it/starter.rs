@@ -1,0 +1,16 @@
+//! The real `start_server`, and beside it Perl's where both should behave alike.
+
+mod daemon;
+mod worker;
+
+mod command_line;
+mod control;
+mod endings;
+mod files;
+mod generations;
+mod handover;
+mod orphans;
+mod readiness;
+mod signals;
+mod sockets;
+mod supervised;

@@ -1,0 +1,321 @@
+//! The command line, in the forms that Perl's `Getopt::Long` takes.
+
+use super::daemon::{Daemon, Program, Start, both, stderr, stdout};
+
+fn run(program: Program, args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Start::new(program).command().get_program().to_owned();
+    let output = std::process::Command::new(output)
+        .args(args)
+        .output()
+        .unwrap();
+    (output.status.code(), stdout(&output), stderr(&output))
+}
+
+#[test]
+fn version_goes_to_standard_output() {
+    both(|program| {
+        let (code, out, err) = run(program, &["--version"]);
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        assert!(
+            out.trim().chars().all(|c| c.is_ascii_digit() || c == '.'),
+            "{out}"
+        );
+        assert!(out.ends_with('\n'));
+    });
+}
+
+#[test]
+fn help_tells_every_option_of_perls() {
+    both(|program| {
+        let (code, out, err) = run(program, &["--help"]);
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        for option in [
+            "port",
+            "path",
+            "dir",
+            "interval",
+            "signal-on-hup",
+            "signal-on-term",
+            "pid-file",
+            "status-file",
+            "envdir",
+            "log-file",
+            "daemonize",
+            "enable-auto-restart",
+            "auto-restart-interval",
+            "kill-old-delay",
+            "backlog",
+            "restart",
+            "stop",
+            "help",
+            "version",
+        ] {
+            assert!(
+                out.contains(&format!("--{option}")),
+                "--{option} is not in:\n{out}"
+            );
+        }
+    });
+}
+
+#[test]
+fn help_tells_every_option_of_ours_and_the_exit_codes() {
+    let (_, out, _) = run(Program::Ours, &["--help"]);
+    for text in [
+        "--wait-ready",
+        "--stop-timeout",
+        "--max-old",
+        "--retry-delay",
+        "--retry-max-delay",
+        "--status",
+        "--json",
+        "--timeout",
+        "--die-with-parent",
+        "--user",
+        "--group",
+        "--umask",
+        "--socket-mode",
+        "--env-file",
+        "--log-format",
+        "--open-files",
+        "--cgroup",
+        "Exit codes",
+        "SIGUSR2",
+        "SERVER_STARTER_PORT",
+    ] {
+        assert!(out.contains(text), "{text} is not in:\n{out}");
+    }
+    assert!(
+        out.lines().all(|line| line.len() <= 80),
+        "a line is too long for a terminal"
+    );
+}
+
+#[test]
+fn missing_program_is_an_error() {
+    both(|program| {
+        let (code, _, err) = run(program, &["--port=0"]);
+        assert_eq!(code, Some(255));
+        assert!(err.contains("server program not specified"), "{err}");
+    });
+}
+
+#[test]
+fn what_is_no_option_is_refused_in_the_same_words() {
+    both(|program| {
+        for (args, message) in [
+            (&["--nope"][..], "Unknown option: nope"),
+            (
+                &["--interval=0.5", "true"],
+                "Value \"0.5\" invalid for option interval (number expected)",
+            ),
+            (
+                &["--interval=x", "true"],
+                "Value \"x\" invalid for option interval (number expected)",
+            ),
+            (
+                &["--backlog=", "true"],
+                "Option backlog requires an argument",
+            ),
+            (
+                &["--daemonize=1", "true"],
+                "Option daemonize does not take an argument",
+            ),
+            (&["true", "--port"], "Option port requires an argument"),
+        ] {
+            let (code, _, err) = run(program, args);
+            assert_eq!(code, Some(1), "{args:?}");
+            assert!(err.contains(message), "{args:?}: {err}");
+        }
+    });
+}
+
+#[test]
+fn ambiguous_abbreviation_is_refused() {
+    both(|program| {
+        let (code, _, err) = run(program, &["--s", "true"]);
+        assert_eq!(code, Some(1));
+        assert!(err.contains("Option s is ambiguous"), "{err}");
+    });
+}
+
+#[test]
+fn abbreviations_case_and_single_dashes_are_understood() {
+    both(|program| {
+        for args in [
+            &["--vers"][..],
+            &["-version"],
+            &["--VERSION"],
+            &["+version"],
+            &["-v"],
+        ] {
+            let (code, out, err) = run(program, args);
+            assert_eq!(code, Some(0), "{args:?}: {err}");
+            assert!(!out.is_empty());
+        }
+    });
+}
+
+#[test]
+fn options_behind_the_program_are_ours_without_a_double_dash() {
+    both(|program| {
+        let start = Start::new(program).file(
+            "worker.sh",
+            "echo \"arguments: $*, ports: $SERVER_STARTER_PORT\"; kill -TERM $PPID; sleep 60",
+        );
+        let mut command = std::process::Command::new(program.path());
+        command
+            .args([
+                "sh",
+                "--interval=0",
+                "worker.sh",
+                "one",
+                "--port=127.0.0.1:0",
+                "two",
+            ])
+            .current_dir(start.dir());
+        command.env("GRACEFUL_LISTENER_TEST_DIR", start.dir());
+        let mut daemon = start.start_as(&mut command);
+        assert!(daemon.wait_for_exit().success());
+        let log = daemon.log();
+        assert!(
+            log.contains("arguments: one two, ports: 127.0.0.1:0="),
+            "{log}"
+        );
+    });
+}
+
+#[test]
+fn nothing_behind_a_double_dash_is_ours() {
+    both(|program| {
+        let mut daemon = Start::new(program)
+            .options(["--interval=0"])
+            .program(&[
+                "sh",
+                "-c",
+                "echo \"arguments: $*\"; kill -TERM $PPID; sleep 60",
+                "sh",
+                "--port=1",
+                "--",
+                "--nope",
+            ])
+            .start();
+        assert!(daemon.wait_for_exit().success());
+        let log = daemon.log();
+        assert!(log.contains("arguments: --port=1 -- --nope"), "{log}");
+    });
+}
+
+#[test]
+fn daemonize_needs_a_log_file() {
+    both(|program| {
+        let (code, _, err) = run(program, &["--daemonize", "--", "true"]);
+        assert_eq!(code, Some(255));
+        assert!(
+            err.contains("--log-file option must be specified together with"),
+            "{err}"
+        );
+    });
+}
+
+#[test]
+fn restart_needs_both_files_and_stop_the_pid_file() {
+    both(|program| {
+        for args in [
+            &["--restart"][..],
+            &["--restart", "--pid-file=p"],
+            &["--restart", "--status-file=s"],
+        ] {
+            let (code, _, err) = run(program, args);
+            assert_ne!(code, Some(0));
+            assert!(
+                err.contains(
+                    "--restart option requires --pid-file and --status-file to be set as well"
+                ),
+                "{err}"
+            );
+        }
+        let (code, _, err) = run(program, &["--stop"]);
+        assert_ne!(code, Some(0));
+        assert!(
+            err.contains("--stop option requires --pid-file to be set as well"),
+            "{err}"
+        );
+    });
+}
+
+#[test]
+fn unknown_signal_is_refused_at_once() {
+    for option in ["--signal-on-hup", "--signal-on-term"] {
+        let (code, _, err) = run(Program::Ours, &[option, "NOPE", "--", "true"]);
+        assert_eq!(code, Some(1));
+        assert!(
+            err.contains("unknown signal `NOPE`") && err.contains(&option[2..]),
+            "{err}"
+        );
+    }
+}
+
+#[test]
+fn bad_values_of_our_options_name_option_and_value() {
+    for arg in [
+        "--wait-ready=soon",
+        "--stop-timeout=-1",
+        "--max-old=x",
+        "--retry-delay=1s",
+        "--retry-max-delay=.",
+        "--timeout=x",
+        "--umask=888",
+        "--umask=1777",
+        "--socket-mode=rw",
+        "--log-format=xml",
+        "--open-files=many",
+        "--die-with-parent=X",
+    ] {
+        let (code, _, err) = run(Program::Ours, &[arg, "--", "true"]);
+        let (option, value) = arg[2..].split_once('=').unwrap();
+        assert_eq!(code, Some(1), "{arg}: {err}");
+        assert!(
+            err.contains(option) && err.contains(&format!("\"{value}\"")),
+            "{arg}: {err}"
+        );
+    }
+}
+
+#[test]
+fn status_with_a_value_is_still_the_status_file() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .options(["--status=status", "--interval=0"])
+            .start();
+        daemon.wait("the status file", || {
+            daemon.read("status").filter(|text| text.starts_with("1:"))
+        });
+    });
+}
+
+#[test]
+fn status_with_a_program_tells_the_mistake() {
+    let (code, _, err) = run(Program::Ours, &["--status", "file", "--", "true"]);
+    assert_ne!(code, Some(0));
+    assert!(err.contains("--status-file"), "{err}");
+}
+
+#[test]
+fn posixly_correct_ends_the_options_at_the_program() {
+    both(|program| {
+        let start = Start::new(program).file(
+            "worker.sh",
+            "echo \"arguments: $*\"; kill -TERM $PPID; sleep 60",
+        );
+        let mut command = std::process::Command::new(program.path());
+        command
+            .args(["--interval=0", "sh", "worker.sh", "--port=127.0.0.1:0"])
+            .current_dir(start.dir())
+            .env("POSIXLY_CORRECT", "1")
+            .env("GRACEFUL_LISTENER_TEST_DIR", start.dir());
+        let mut daemon: Daemon = start.start_as(&mut command);
+        assert!(daemon.wait_for_exit().success());
+        assert!(daemon.log().contains("arguments: --port=127.0.0.1:0"));
+    });
+}

@@ -1,0 +1,600 @@
+//! The sockets: how they are asked for, made, named and handed on.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::daemon::{Daemon, Program, Start, both, stderr};
+use super::worker::talk;
+
+const AT_ONCE: [&str; 1] = ["--interval=0"];
+
+/// What the worker finds in `SERVER_STARTER_PORT`, with the numbers left out.
+fn names(daemon: &Daemon) -> Vec<String> {
+    let log = daemon.wait_for_log("ports are ");
+    let text = log
+        .lines()
+        .find_map(|line| line.strip_prefix("ports are "))
+        .unwrap()
+        .trim_matches('.')
+        .to_owned();
+    text.split(';')
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| entry.rsplit_once('=').unwrap().0.into())
+        .collect()
+}
+
+fn echo_ports(program: Program) -> Start {
+    Start::new(program)
+        .options(AT_ONCE)
+        .shell("echo \"ports are .$SERVER_STARTER_PORT.\"; exec sleep 600")
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+#[test]
+fn ports_come_before_paths_and_keep_their_order_and_names() {
+    both(|program| {
+        let port = free_port();
+        let daemon = echo_ports(program)
+            .options([
+                "--path=b.sock",
+                "--port=127.0.0.1:0",
+                "--path=a.sock",
+                "--port",
+                &format!("{port}"),
+            ])
+            .options(["--port=localhost:u0", "--port=u0"])
+            .start();
+        let expected = [
+            "127.0.0.1:0".into(),
+            port.to_string(),
+            "localhost:0".into(),
+            "0".into(),
+            "b.sock".into(),
+            "a.sock".into(),
+        ];
+        assert_eq!(names(&daemon), expected);
+    });
+}
+
+#[test]
+fn without_sockets_the_variable_is_set_and_empty() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .options(AT_ONCE)
+            .shell("echo \"ports are .${SERVER_STARTER_PORT-unset}.\"; exec sleep 600")
+            .start();
+        assert!(names(&daemon).is_empty());
+    });
+}
+
+#[test]
+fn every_form_of_an_address_is_bound_and_named() {
+    both(|program| {
+        for (spec, name) in [
+            ("[::1]:0", "[::1]:0"),
+            ("::1:0", "[::1]:0"),
+            ("[127.0.0.1]:0", "127.0.0.1:0"),
+            (" 0 ", "0"),
+            ("127.0.0.1:u0", "127.0.0.1:0"),
+        ] {
+            let daemon = echo_ports(program)
+                .options([format!("--port={spec}")])
+                .start();
+            assert_eq!(names(&daemon), [name], "{spec}");
+        }
+    });
+}
+
+#[test]
+fn bare_port_is_bound_on_ipv4_only() {
+    both(|program| {
+        let port = free_port();
+        let daemon = Start::new(program)
+            .options(AT_ONCE)
+            .options([format!("--port={port}")])
+            .start();
+        daemon.wait_for_log("serving as");
+        assert_eq!(daemon.address(), format!("0.0.0.0:{port}"));
+        assert_eq!(daemon.ask("generation"), "1");
+        assert!(
+            TcpStream::connect(("::1", port)).is_err(),
+            "it answers on IPv6"
+        );
+    });
+}
+
+#[test]
+fn ipv6_socket_does_not_take_ipv4_connections() {
+    both(|program| {
+        let port = free_port();
+        let daemon = Start::new(program)
+            .options(AT_ONCE)
+            .options([format!("--port=[::1]:{port}")])
+            .start();
+        daemon.wait_for_log("serving as");
+        assert_eq!(
+            talk(
+                &mut TcpStream::connect(("::1", port)).unwrap(),
+                "generation"
+            )
+            .unwrap(),
+            "1"
+        );
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+        // The same port on IPv4 is another's to take.
+        TcpListener::bind(("0.0.0.0", port)).unwrap();
+    });
+}
+
+#[test]
+fn any_address_of_ipv6_leaves_ipv4_alone() {
+    both(|program| {
+        let port = free_port();
+        let daemon = Start::new(program)
+            .options(AT_ONCE)
+            .options([format!("--port=[::]:{port}")])
+            .start();
+        daemon.wait_for_log("serving as");
+        TcpListener::bind(("0.0.0.0", port)).unwrap();
+    });
+}
+
+#[test]
+fn socket_is_given_the_number_that_is_asked_for() {
+    both(|program| {
+        let daemon = echo_ports(program)
+            .options(["--port=127.0.0.1:0=7", "--port=u0=9"])
+            .start();
+        let log = daemon.wait_for_log("ports are .127.0.0.1:0=7;0=9.");
+        for number in [7, 9] {
+            assert!(
+                log.contains(&format!("socket is duplicated to file descriptor {number}")),
+                "{log}"
+            );
+        }
+    });
+}
+
+#[test]
+fn socket_may_be_the_standard_input() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .options(AT_ONCE)
+            .options(["--port=127.0.0.1:0=0"])
+            .shell(
+                "readlink /proc/$$/fd/0; echo \"ports are .$SERVER_STARTER_PORT.\"; exec sleep 600",
+            )
+            .start();
+        let log = daemon.wait_for_log("ports are .127.0.0.1:0=0.");
+        assert!(log.contains("\nsocket:["), "{log}");
+    });
+}
+
+#[test]
+fn number_asked_for_twice_is_refused() {
+    let output = Start::new(Program::Ours)
+        .options(["--port=127.0.0.1:0=7", "--port=u0=7"])
+        .run();
+    assert_eq!(output.status.code(), Some(255));
+    assert!(
+        stderr(&output).contains("descriptor 7 is already that of 127.0.0.1:0"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn numbers_asked_for_never_meet_those_of_other_sockets() {
+    // Whatever number a socket gets by itself, it is not the one another asks for.
+    let options: Vec<_> = (3..20)
+        .map(|number| format!("--port=127.0.0.1:0={number}"))
+        .collect();
+    let daemon = echo_ports(Program::Ours)
+        .options(["--port=[::1]:0", "--port=u0", "--path=a"])
+        .options(options)
+        .start();
+    let log = daemon.wait_for_log("ports are ");
+    let text = log
+        .lines()
+        .find_map(|line| line.strip_prefix("ports are ."))
+        .unwrap();
+    let mut numbers: Vec<_> = text
+        .trim_end_matches('.')
+        .split(';')
+        .map(|entry| entry.rsplit_once('=').unwrap().1)
+        .collect();
+    let count = numbers.len();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!((count, numbers.len()), (20, 20), "{text}");
+}
+
+#[test]
+fn log_descriptors_are_not_given_away() {
+    for number in [1, 2] {
+        let output = Start::new(Program::Ours)
+            .options([format!("--port=0={number}")])
+            .run();
+        assert_eq!(output.status.code(), Some(255));
+        assert!(
+            stderr(&output).contains("carries the log"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn worker_gets_the_standard_streams_and_the_sockets_and_nothing_else() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .files()
+            .options(AT_ONCE)
+            .options(["--port=127.0.0.1:0", "--path=a.sock", "--log-file=log"])
+            .shell("for fd in /proc/$$/fd/*; do echo \"fd ${fd##*/} is $(readlink $fd)\"; done; echo end; exec sleep 600")
+            .start();
+        let log = daemon.wait("the list", || {
+            daemon.read("log").filter(|log| log.contains("end\n"))
+        });
+        let fds: Vec<_> = log
+            .lines()
+            .filter_map(|line| line.strip_prefix("fd "))
+            .collect();
+        let inherited = fs::read_dir("/proc/self/fd").unwrap().count();
+        let sockets = fds.iter().filter(|fd| fd.contains("socket:")).count();
+        assert_eq!(sockets, 2, "{fds:?} (this test has {inherited})");
+        for fd in &fds {
+            let (number, target) = fd.split_once(" is ").unwrap();
+            let standard = number.parse::<i32>().unwrap() <= 2;
+            // What the test itself was started with may come through.
+            let foreign = ![
+                "pid",
+                "status",
+                "log",
+                "signalfd",
+                "eventpoll",
+                "pidfd",
+                "memfd",
+            ]
+            .iter()
+            .any(|own| target.contains(own));
+            assert!(standard || target.contains("socket:") || foreign, "{fds:?}");
+        }
+    });
+}
+
+#[test]
+fn port_in_use_is_an_error_that_names_it() {
+    both(|program| {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let output = Start::new(program)
+            .options([format!("--port=127.0.0.1:{port}")])
+            .run();
+        assert_eq!(output.status.code(), Some(98), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains(&format!("failed to bind to 127.0.0.1:{port}")),
+            "{}",
+            stderr(&output)
+        );
+    });
+}
+
+#[test]
+fn foreign_address_is_an_error_that_names_it() {
+    both(|program| {
+        let output = Start::new(program).options(["--port=192.0.2.1:0"]).run();
+        assert_eq!(output.status.code(), Some(99), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("failed to bind to 192.0.2.1:0"),
+            "{}",
+            stderr(&output)
+        );
+    });
+}
+
+#[test]
+fn what_is_no_port_is_an_error_that_names_it() {
+    both(|program| {
+        for spec in ["http", "80=x", "80 81", "localhost:http"] {
+            let output = Start::new(program)
+                .options([format!("--port={spec}")])
+                .run();
+            assert_eq!(output.status.code(), Some(255), "{spec}");
+            assert!(
+                stderr(&output).contains(&format!("invalid ``port'' value:{spec}")),
+                "{}",
+                stderr(&output)
+            );
+        }
+        let output = Start::new(program)
+            .options(["--port=no.such.host.invalid:80"])
+            .run();
+        assert!(!output.status.success());
+        assert!(
+            stderr(&output).contains("failed to resolve host:no.such.host.invalid"),
+            "{}",
+            stderr(&output)
+        );
+    });
+}
+
+#[test]
+fn port_out_of_range_is_refused() {
+    let output = Start::new(Program::Ours).options(["--port=99999"]).run();
+    assert_eq!(output.status.code(), Some(255));
+    assert!(
+        stderr(&output).contains("port 99999 is out of range"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn tcp_port_is_taken_again_while_old_connections_linger() {
+    both(|program| {
+        let mut daemon = Daemon::serving(program);
+        let address = daemon.address();
+        let mut stream = TcpStream::connect(&address).unwrap();
+        assert_eq!(talk(&mut stream, "generation").unwrap(), "1");
+        daemon.stop();
+        drop(stream);
+        // The worker closed first, so its side of the connection is in TIME_WAIT.
+        let again = Start::new(program)
+            .options(AT_ONCE)
+            .options([format!("--port={address}")])
+            .start();
+        again.wait_for_log("serving as generation 1");
+    });
+}
+
+#[test]
+fn backlog_is_what_is_asked_for() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .options(AT_ONCE)
+            .options(["--port=127.0.0.1:0", "--backlog=1"])
+            .file("mode", "stay")
+            .shell("echo \"ports are .$SERVER_STARTER_PORT.\"; exec sleep 600")
+            .start();
+        daemon.wait_for_log("ports are ");
+        let address = listening_of(&daemon);
+        let connected = queue_up(&address, 10);
+        assert!(
+            (1..=3).contains(&connected.len()),
+            "{} connections with a backlog of 1",
+            connected.len()
+        );
+    });
+}
+
+#[test]
+fn backlog_is_large_by_default() {
+    both(|program| {
+        let daemon = echo_ports(program)
+            .options(["--port=127.0.0.1:0", "--backlog=0"])
+            .start();
+        daemon.wait_for_log("ports are ");
+        assert_eq!(queue_up(&listening_of(&daemon), 200).len(), 200);
+    });
+}
+
+/// The TCP address that the super-daemon's own socket is bound to.
+fn listening_of(daemon: &Daemon) -> SocketAddr {
+    let sockets: Vec<_> = fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter_map(|link| {
+            link.to_string_lossy()
+                .strip_prefix("socket:[")?
+                .strip_suffix(']')
+                .map(str::to_owned)
+        })
+        .collect();
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|fields| fields[3] == "0A" && sockets.iter().any(|inode| inode == fields[9]))
+        .map(|fields| u16::from_str_radix(fields[1].split_once(':').unwrap().1, 16).unwrap());
+    ([127, 0, 0, 1], port.unwrap()).into()
+}
+
+fn queue_up(address: &SocketAddr, count: usize) -> Vec<TcpStream> {
+    (0..count)
+        .map_while(|_| TcpStream::connect_timeout(address, Duration::from_millis(300)).ok())
+        .collect()
+}
+
+#[test]
+fn udp_is_received_by_one_generation_after_the_other() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .options(AT_ONCE)
+            .options(["--port=127.0.0.1:u0"])
+            .start();
+        let log = daemon.wait_for_log("serving as");
+        let address = log
+            .lines()
+            .find_map(|line| Some(line.split_once("receiving on ")?.1))
+            .unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        let ask = || {
+            socket.send_to(b"generation", address).unwrap();
+            let mut answer = [0; 10];
+            socket
+                .recv(&mut answer)
+                .map(|length| answer[..length].to_vec())
+        };
+        daemon.wait("an answer", || ask().ok().filter(|answer| answer == b"1"));
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait("an answer of the second", || {
+            ask().ok().filter(|answer| answer == b"2")
+        });
+    });
+}
+
+#[test]
+fn udp_port_in_use_is_refused() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = Start::new(Program::Ours)
+        .options([format!("--port=127.0.0.1:u{port}")])
+        .run();
+    assert_eq!(output.status.code(), Some(98), "{}", stderr(&output));
+}
+
+#[test]
+fn unix_socket_serves_and_is_removed_in_the_end() {
+    both(|program| {
+        let mut daemon = Start::new(program)
+            .options(AT_ONCE)
+            .options(["--path=a.sock"])
+            .start();
+        daemon.wait_for_log("serving as");
+        let path = daemon.path("a.sock");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o777, "{mode:o}");
+        assert_eq!(
+            talk(&mut UnixStream::connect(&path).unwrap(), "generation").unwrap(),
+            "1"
+        );
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait("the second generation", || {
+            let answer = talk(&mut UnixStream::connect(&path).unwrap(), "generation");
+            answer.is_ok_and(|answer| answer == "2").then_some(())
+        });
+        daemon.stop();
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn stale_socket_file_is_replaced() {
+    both(|program| {
+        let start = Start::new(program)
+            .options(AT_ONCE)
+            .options(["--path=a.sock"]);
+        drop(UnixListener::bind(start.dir().join("a.sock")).unwrap());
+        let daemon = start.start();
+        daemon.wait_for_log("removing existing socket file:a.sock");
+        daemon.wait_for_log("serving as");
+        assert_eq!(
+            talk(
+                &mut UnixStream::connect(daemon.path("a.sock")).unwrap(),
+                "generation"
+            )
+            .unwrap(),
+            "1"
+        );
+    });
+}
+
+#[test]
+fn file_that_is_no_socket_is_left_alone() {
+    let start = Start::new(Program::Ours)
+        .options(["--path=precious"])
+        .file("precious", "data");
+    let path = start.dir().join("precious");
+    let output = start.command().output().unwrap();
+    assert!(!output.status.success());
+    assert!(
+        stderr(&output).contains("precious: it exists and is not a socket"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(fs::read_to_string(path).unwrap(), "data");
+}
+
+#[test]
+fn socket_file_of_a_successor_is_left_alone() {
+    let mut first = Start::new(Program::Ours)
+        .options(AT_ONCE)
+        .options(["--path=a.sock"])
+        .start();
+    first.wait_for_log("serving as");
+    let path = first.path("a.sock");
+    let second = Start::new(Program::Ours)
+        .options(AT_ONCE)
+        .options(["--path", path.to_str().unwrap()])
+        .start();
+    second.wait_for_log("serving as");
+    first.stop();
+    assert!(path.exists(), "the first removed what was the second's");
+    assert_eq!(
+        talk(&mut UnixStream::connect(&path).unwrap(), "generation").unwrap(),
+        "1"
+    );
+}
+
+#[test]
+fn socket_files_of_a_failed_start_are_removed() {
+    both(|program| {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let start = Start::new(program).options(["--path=a.sock", "--path=nowhere/b.sock"]);
+        let path = start.dir().join("a.sock");
+        let output = start.command().output().unwrap();
+        assert!(!output.status.success());
+        assert!(
+            stderr(&output).contains("failed to listen to file nowhere/b.sock"),
+            "{}",
+            stderr(&output)
+        );
+        assert!(!path.exists());
+        drop(taken);
+    });
+}
+
+#[test]
+fn socket_mode_is_what_is_asked_for() {
+    let daemon = Start::new(Program::Ours)
+        .options(AT_ONCE)
+        .options(["--path=a.sock", "--socket-mode=0640"])
+        .start();
+    daemon.wait_for_log("serving as");
+    let mode = fs::metadata(daemon.path("a.sock"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o640, "{mode:o}");
+}
+
+#[test]
+fn paths_that_cannot_be_passed_on_are_refused() {
+    for (path, reason) in [("8080", "./8080"), ("a;b", "`;`")] {
+        let output = Start::new(Program::Ours)
+            .options([format!("--path={path}")])
+            .run();
+        assert_eq!(output.status.code(), Some(255));
+        assert!(stderr(&output).contains(reason), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn sockets_listen_before_the_worker_does() {
+    both(|program| {
+        let daemon = echo_ports(program).options(["--port=127.0.0.1:0"]).start();
+        daemon.wait_for_log("ports are ");
+        // Nobody accepts, yet nobody is refused.
+        let stream: io::Result<TcpStream> = TcpStream::connect(listening_of(&daemon));
+        assert!(stream.is_ok());
+    });
+}
