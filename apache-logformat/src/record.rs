@@ -1,0 +1,374 @@
+//! What the layer captures of one exchange.
+
+use std::{cell::Cell, mem, net::IpAddr, time::Instant};
+
+use http::{HeaderMap, HeaderName, Uri, Version};
+
+use crate::{
+    connection::ConnectionInfo,
+    exchange::{ConnectionStatus, Exchange, Outcome},
+    facts::{
+        ClientHost, Env, Filename, Notes, RemoteUser, RequestId, RequestTrailers, Route, WireBytes,
+    },
+    fields::{Fields, Named},
+    needs::Needs,
+    path,
+    redaction::Redaction,
+    timestamp::Timestamp,
+};
+
+/// What the layer captures of one exchange.
+///
+/// Texts are copied into one buffer, and records are used again, so that
+/// capturing allocates nothing once a thread has served a few requests.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    /// The texts, one behind the other.
+    arena: Vec<u8>,
+    /// Where lines are put together.
+    pub(crate) line: Vec<u8>,
+
+    pub(crate) begin: Timestamp,
+    /// Set when durations are measured by the steady clock.
+    pub(crate) started: Option<Instant>,
+    pub(crate) end: Timestamp,
+    pub(crate) first_byte: Option<Timestamp>,
+
+    method: Text,
+    target: Text,
+    authority: Option<Text>,
+    version: Version,
+    request_headers: Vec<(u16, Text)>,
+    cookies: Vec<(u16, Text)>,
+    pub(crate) request_trailers: Option<RequestTrailers>,
+
+    pub(crate) status: u16,
+    response_headers: Vec<(u16, Text)>,
+    response_trailers: Vec<(u16, Text)>,
+    pub(crate) body_bytes: u64,
+    pub(crate) outcome: Outcome,
+    pub(crate) connection_status: Option<ConnectionStatus>,
+
+    pub(crate) connection: Option<ConnectionInfo>,
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) client_host: Option<ClientHost>,
+    pub(crate) keepalives: Option<u32>,
+    pub(crate) wire_bytes: Option<WireBytes>,
+    pub(crate) remote_user: Option<RemoteUser>,
+    pub(crate) request_id: Option<RequestId>,
+    pub(crate) route: Option<Route>,
+    pub(crate) filename: Option<Filename>,
+    pub(crate) notes: Option<Notes>,
+    pub(crate) env: Option<Env>,
+}
+
+/// A text's place in the arena.
+#[derive(Debug, Clone, Copy, Default)]
+struct Text {
+    start: u32,
+    end: u32,
+}
+
+/// Header fields captured by name: what [`Fields`] reads them from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Captured<'a> {
+    names: &'a [HeaderName],
+    values: &'a [(u16, Text)],
+    arena: &'a [u8],
+}
+
+impl<'a> Captured<'a> {
+    pub(crate) fn iter(self) -> CapturedFields<'a> {
+        CapturedFields {
+            captured: self,
+            next: 0,
+        }
+    }
+}
+
+/// The fields of a [`Captured`], in the order of the wire for each name.
+pub(crate) struct CapturedFields<'a> {
+    captured: Captured<'a>,
+    next: usize,
+}
+
+impl<'a> Iterator for CapturedFields<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Captured {
+            names,
+            values,
+            arena,
+        } = self.captured;
+        let (name, text) = values.get(self.next)?;
+        self.next += 1;
+        Some((
+            names[usize::from(*name)].as_str(),
+            &arena[text.start as usize..text.end as usize],
+        ))
+    }
+}
+
+/// The names of `Record::cookies`.
+static COOKIE: [HeaderName; 1] = [http::header::COOKIE];
+
+impl Record {
+    /// Takes an empty record, one that this thread has used before if it can.
+    pub(crate) fn take() -> Box<Self> {
+        let kept = POOL.try_with(|pool| {
+            let mut records = pool.take();
+            let record = records.pop();
+            pool.set(records);
+            record
+        });
+        kept.ok().flatten().unwrap_or_default()
+    }
+
+    /// Empties the record and keeps it for another exchange.
+    pub(crate) fn give_back(mut self: Box<Self>) {
+        if self.arena.capacity().max(self.line.capacity()) > BUFFER_KEPT {
+            return;
+        }
+        *self = Self {
+            arena: cleared(&mut self.arena),
+            line: cleared(&mut self.line),
+            request_headers: cleared(&mut self.request_headers),
+            cookies: cleared(&mut self.cookies),
+            response_headers: cleared(&mut self.response_headers),
+            response_trailers: cleared(&mut self.response_trailers),
+            ..Self::default()
+        };
+        // A thread that ends has no use for it.
+        let _ = POOL.try_with(|pool| {
+            let mut records = pool.take();
+            if records.len() < RECORDS_KEPT {
+                records.push(self);
+            }
+            pool.set(records);
+        });
+    }
+
+    /// Captures the request line.
+    pub(crate) fn capture_request_line(
+        &mut self,
+        method: &[u8],
+        uri: &Uri,
+        version: Version,
+        redaction: &Redaction,
+    ) {
+        self.version = version;
+        self.method = self.copy(method);
+        let start = self.arena.len();
+        let path = uri.path_and_query().map(http::uri::PathAndQuery::as_str);
+        match (uri.scheme_str(), uri.authority()) {
+            // HTTP/2 and HTTP/3 split the target up; no client sent it so.
+            (_, Some(authority)) if version >= Version::HTTP_2 => {
+                self.authority = Some(self.copy(authority.as_str().as_bytes()));
+                let target = path.unwrap_or(authority.as_str());
+                self.capture_target(target.as_bytes(), redaction);
+            }
+            (Some(scheme), Some(authority)) => {
+                let mut target = mem::take(&mut self.line);
+                target.clear();
+                for part in [scheme, "://", authority.as_str(), path.unwrap_or_default()] {
+                    target.extend_from_slice(part.as_bytes());
+                }
+                match path::split_password(&target) {
+                    Some((before, after)) => {
+                        self.arena.extend_from_slice(before);
+                        self.arena.extend_from_slice(b"XXXXXXXX");
+                        redaction.write_uri(after, &mut self.arena);
+                    }
+                    None => redaction.write_uri(&target, &mut self.arena),
+                }
+                self.line = target;
+                self.target = self.text_from(start);
+            }
+            (_, Some(authority)) => self.target = self.copy(authority.as_str().as_bytes()),
+            (_, None) => self.capture_target(path.unwrap_or_default().as_bytes(), redaction),
+        }
+    }
+
+    /// Captures the request's header fields called `names`.
+    pub(crate) fn capture_request_headers(
+        &mut self,
+        names: &[HeaderName],
+        headers: &HeaderMap,
+        redaction: &Redaction,
+    ) {
+        capture(
+            names,
+            headers,
+            &mut self.arena,
+            &mut self.request_headers,
+            redaction,
+        );
+    }
+
+    /// Captures the fields that cookies are taken from.
+    pub(crate) fn capture_cookies(&mut self, headers: &HeaderMap, redaction: &Redaction) {
+        for value in headers.get_all(http::header::COOKIE) {
+            let start = self.arena.len();
+            redaction.write_cookies(value.as_bytes(), &mut self.arena);
+            let text = self.text_from(start);
+            self.cookies.push((0, text));
+        }
+    }
+
+    /// Captures the response's header fields called `names`.
+    pub(crate) fn capture_response_headers(
+        &mut self,
+        names: &[HeaderName],
+        headers: &HeaderMap,
+        redaction: &Redaction,
+    ) {
+        capture(
+            names,
+            headers,
+            &mut self.arena,
+            &mut self.response_headers,
+            redaction,
+        );
+    }
+
+    /// Captures the fields behind the response's body called `names`.
+    pub(crate) fn capture_response_trailers(
+        &mut self,
+        names: &[HeaderName],
+        trailers: &HeaderMap,
+        redaction: &Redaction,
+    ) {
+        capture(
+            names,
+            trailers,
+            &mut self.arena,
+            &mut self.response_trailers,
+            redaction,
+        );
+    }
+
+    fn capture_target(&mut self, target: &[u8], redaction: &Redaction) {
+        let start = self.arena.len();
+        redaction.write_uri(target, &mut self.arena);
+        self.target = self.text_from(start);
+    }
+
+    fn copy(&mut self, text: &[u8]) -> Text {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(text);
+        self.text_from(start)
+    }
+
+    fn text_from(&self, start: usize) -> Text {
+        Text {
+            start: start as u32,
+            end: self.arena.len() as u32,
+        }
+    }
+
+    fn text(&self, text: Text) -> &[u8] {
+        &self.arena[text.start as usize..text.end as usize]
+    }
+
+    /// Returns what was captured, with what the server says of itself.
+    pub(crate) fn exchange<'a>(
+        &'a self,
+        needs: &'a Needs,
+        notes: &'a [Named],
+        env: &'a [Named],
+    ) -> Exchange<'a> {
+        let captured = |names: &'a [HeaderName], values: &'a [(u16, Text)]| {
+            Fields::captured(Captured {
+                names,
+                values,
+                arena: &self.arena,
+            })
+        };
+        let connection = self.connection.as_ref();
+        Exchange {
+            begin: self.begin,
+            end: self.end,
+            first_byte: self.first_byte,
+            method: self.text(self.method),
+            target: self.text(self.target),
+            authority: self.authority.map(|authority| self.text(authority)),
+            protocol: protocol(self.version),
+            request_headers: captured(&needs.request_headers, &self.request_headers),
+            cookies: Some(captured(&COOKIE, &self.cookies)),
+            request_trailers: self
+                .request_trailers
+                .as_ref()
+                .and_then(RequestTrailers::get)
+                .map_or_else(Fields::default, Fields::from),
+            status: self.status,
+            response_headers: captured(&needs.response_headers, &self.response_headers),
+            response_trailers: captured(&needs.response_trailers, &self.response_trailers),
+            body_bytes: self.body_bytes,
+            outcome: self.outcome,
+            connection_status: self.connection_status,
+            peer: connection.and_then(|connection| connection.peer),
+            local: connection.and_then(|connection| connection.local),
+            client: self.client,
+            client_host: self.client_host.as_ref().map(ClientHost::as_bytes),
+            peer_host: connection.and_then(|connection| Some(connection.host.as_ref()?.as_bytes())),
+            keepalives: self.keepalives,
+            tls: connection.and_then(|connection| Some(connection.tls.as_ref()?.fields())),
+            bytes_received: self.wire_bytes.as_ref().map(WireBytes::received),
+            bytes_sent: self.wire_bytes.as_ref().map(WireBytes::sent),
+            remote_user: self.remote_user.as_ref().map(RemoteUser::as_bytes),
+            env: Fields::owned(env),
+            notes: Fields::owned(notes),
+            request_id: self.request_id.as_ref().map(RequestId::as_bytes),
+            connection_id: connection.and_then(|connection| connection.id.as_deref()),
+            handler: self.route.as_ref().map(Route::as_bytes),
+            filename: self.filename.as_ref().map(Filename::as_bytes),
+            ..Exchange::default()
+        }
+    }
+}
+
+fn capture(
+    names: &[HeaderName],
+    headers: &HeaderMap,
+    arena: &mut Vec<u8>,
+    captured: &mut Vec<(u16, Text)>,
+    redaction: &Redaction,
+) {
+    for (index, name) in names.iter().enumerate() {
+        for value in headers.get_all(name) {
+            let start = arena.len() as u32;
+            redaction.write_header(name, value.as_bytes(), arena);
+            let end = arena.len() as u32;
+            captured.push((index as u16, Text { start, end }));
+        }
+    }
+}
+
+fn protocol(version: Version) -> &'static [u8] {
+    match version {
+        Version::HTTP_09 => b"HTTP/0.9",
+        Version::HTTP_10 => b"HTTP/1.0",
+        Version::HTTP_2 => b"HTTP/2.0",
+        Version::HTTP_3 => b"HTTP/3.0",
+        _ => b"HTTP/1.1",
+    }
+}
+
+fn cleared<T>(buffer: &mut Vec<T>) -> Vec<T> {
+    let mut buffer = mem::take(buffer);
+    buffer.clear();
+    buffer
+}
+
+/// A record whose buffers grew beyond this is freed rather than kept.
+const BUFFER_KEPT: usize = 64 * 1024;
+
+/// How many records a thread keeps.
+const RECORDS_KEPT: usize = 64;
+
+thread_local! {
+    /// Taken out while in use, so that nothing can find it borrowed.
+    #[expect(clippy::vec_box, reason = "a record moves with its future; a box makes that cheap")]
+    static POOL: Cell<Vec<Box<Record>>> = const { Cell::new(Vec::new()) };
+}

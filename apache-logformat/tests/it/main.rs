@@ -1,0 +1,6 @@
+//! Tests of the crate's public interface.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod golden;
+mod record;
