@@ -20,6 +20,8 @@ mod roster;
 mod span;
 mod statement;
 mod subject;
+#[cfg(all(feature = "test-server", unix))]
+mod test_server;
 mod tracer;
 mod transaction;
 mod writer;
@@ -32,6 +34,8 @@ pub use database::TraceDatabase;
 pub use event::{Caller, ConnectionId, Event, Failure, Op, Outcome, Target};
 pub use options::TracedPoolOptions;
 pub use pool::TracedPool;
+#[cfg(all(feature = "test-server", unix))]
+pub use test_server::{TestMysql, TestPostgres, TestServerError, TestServerOptions};
 pub use tracer::{SharedTracer, Tracer, set_default_tracer};
 pub use transaction::TracedTransaction;
 pub use writer::{LostLines, Writer, writer};

@@ -1,3 +1,7 @@
 //! The crate as its users see it: through the public API, on real databases.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod databases;
+mod servers;
 mod smoke;
