@@ -138,13 +138,19 @@ impl Inherited {
             take(handover.ready).map_err(|error| refused(Reason::Kernel(handover.ready, error)))?;
         let alive =
             take(handover.alive).map_err(|error| refused(Reason::Kernel(handover.alive, error)))?;
-        let predecessor = Predecessor::new(&handover, ready, alive)
+        let listeners = claims
+            .into_iter()
+            .map(Claim::take)
+            .collect::<Result<Vec<_>, _>>()?;
+        let files = listeners
+            .iter()
+            .filter_map(Listener::file)
+            .map(SocketFile::in_use)
+            .collect();
+        let predecessor = Predecessor::new(&handover, ready, alive, files)
             .map_err(|reason| refused(Reason::Text(reason)))?;
         Ok(Some(Self {
-            listeners: claims
-                .into_iter()
-                .map(Claim::take)
-                .collect::<Result<_, _>>()?,
+            listeners,
             origin: Origin::Upgrade,
             generation: handover.generation,
             predecessor: Some(Arc::new(predecessor)),
@@ -308,7 +314,8 @@ impl Claim {
             socket.set_nonblocking()?;
             let address = socket.local_address()?;
             let file = match &address {
-                Address::Path(path) if self.owned => SocketFile::owned(path).ok(),
+                // The predecessor still needs it.
+                Address::Path(path) if self.owned => SocketFile::lent(path).ok(),
                 _ => None,
             };
             Ok((socket, address, file))

@@ -39,6 +39,7 @@ pub use socket::TokioSocket;
 pub use socket_file::SocketFile;
 #[cfg(feature = "cli")]
 pub use starter::command_line::start_server;
+pub use upgrade::{Successor, UpgradeError, Upgrader};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

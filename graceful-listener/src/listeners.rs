@@ -116,7 +116,7 @@ impl Listeners {
     {
         let specs = parse(specs)?;
         let mut this = Self::inherit()?;
-        if this.listeners.is_empty() {
+        if this.is_empty() {
             this.listeners = bind(&specs)?;
             return Ok(this);
         }
@@ -138,6 +138,22 @@ impl Listeners {
             });
         }
         Ok(this)
+    }
+
+    /// Binds sockets if none was inherited, and else keeps those as they are,
+    /// whatever they are.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`bind`](Self::bind) does.
+    pub fn or_bind<I>(mut self, specs: I) -> Result<Self, ListenError>
+    where
+        I: IntoIterator<Item: AsRef<OsStr>>,
+    {
+        if self.is_empty() {
+            self.listeners = bind(&parse(specs)?)?;
+        }
+        Ok(self)
     }
 
     /// Binds sockets, without a look at what was inherited.

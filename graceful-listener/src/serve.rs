@@ -5,6 +5,7 @@ mod manager;
 mod request;
 mod signals;
 mod stream;
+mod upgrades;
 mod watched;
 
 use std::error::Error;
@@ -30,11 +31,13 @@ use self::connection::Limits;
 use self::manager::Manager;
 use self::signals::Signals;
 pub use self::stream::{Endpoints, Stream};
+use self::upgrades::Upgrades;
 use crate::address::Address;
 use crate::drain::{Drain, Phase, Served, Shared};
 use crate::listeners::{Listener, Listeners, Origin};
 use crate::notify::NotifyMessage;
 use crate::socket::TokioSocket;
+use crate::upgrade::{Predecessor, UpgradeError, Upgrader};
 
 /// Serves HTTP/1.1 and HTTP/2 until the process is asked to stop, and ends
 /// without losing a request.
@@ -97,6 +100,7 @@ pub fn serve<S>(listeners: Listeners, service: S) -> Serve<S> {
             drain_timeout: Duration::from_secs(30),
             max_connections: None,
             signals: true,
+            upgrader: None,
             drain: Drain::new(),
         },
     }
@@ -156,6 +160,17 @@ impl<S, F> Serve<S, F> {
     /// Sets the handle that tells, and orders, the drain.
     pub fn drain(mut self, drain: Drain) -> Self {
         self.options.drain = drain;
+        self
+    }
+
+    /// Makes SIGUSR2, or the [signal](Upgrader::signal) that it says, replace this process.
+    ///
+    /// When another process has taken over, this one drains. An upgrade that
+    /// fails is logged, and this process serves on. A signal that comes
+    /// while an upgrade is under way makes another one: by this process, or if
+    /// it is replaced by then, by its successor.
+    pub fn upgrader(mut self, upgrader: Upgrader) -> Self {
+        self.options.upgrader = Some(upgrader);
         self
     }
 
@@ -246,6 +261,8 @@ pub enum ServeError {
     },
     /// A signal cannot be watched.
     Signal(io::Error),
+    /// This process cannot take the place of its predecessor.
+    Ready(UpgradeError),
 }
 
 impl fmt::Display for ServeError {
@@ -255,6 +272,7 @@ impl fmt::Display for ServeError {
             Self::Udp(address) => write!(f, "cannot serve HTTP on the UDP socket {address}"),
             Self::Socket { address, .. } => write!(f, "cannot serve on {address}"),
             Self::Signal(_) => f.write_str("cannot watch for signals"),
+            Self::Ready(error) => error.fmt(f),
         }
     }
 }
@@ -263,6 +281,7 @@ impl Error for ServeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Socket { source, .. } | Self::Signal(source) => Some(source),
+            Self::Ready(error) => error.source(),
             Self::NoSockets | Self::Udp(_) => None,
         }
     }
@@ -274,16 +293,18 @@ struct Options {
     drain_timeout: Duration,
     max_connections: Option<usize>,
     signals: bool,
+    upgrader: Option<Upgrader>,
     drain: Drain,
 }
 
 impl Options {
     async fn run(
-        self,
+        mut self,
         listeners: Listeners,
         serve: impl Fn(Stream) + Clone + Send + 'static,
     ) -> Result<Served, ServeError> {
         let mut signals = Signals::new(self.signals).map_err(ServeError::Signal)?;
+        let mut upgrades = Upgrades::new(self.upgrader.take()).map_err(ServeError::Signal)?;
         let predecessor = listeners.predecessor().cloned();
         let acceptors = self.acceptors(listeners)?;
         let mut accepting = JoinSet::new();
@@ -292,9 +313,10 @@ impl Options {
             accepting.spawn(acceptor.run(serve.clone()));
         }
         let manager = Manager::from_env();
-        match predecessor {
-            Some(predecessor) => predecessor.release(),
-            None => {
+        match (upgrades.upgrader(), &predecessor) {
+            (Some(upgrader), _) => upgrader.ready().map_err(ServeError::Ready)?,
+            (None, Some(predecessor)) => predecessor.release(),
+            (None, None) => {
                 manager
                     .tell(NotifyMessage::new().ready().status("serving"))
                     .await
@@ -303,6 +325,9 @@ impl Options {
 
         let shared = self.drain.shared();
         let mut watchdog = manager.watchdog();
+        if let Some(predecessor) = predecessor {
+            tokio::spawn(report_end_of(predecessor));
+        }
         let mut began = None;
         loop {
             tokio::select! {
@@ -315,14 +340,21 @@ impl Options {
                     }
                     shared.advance(Phase::Draining);
                 }
-                () = tick(&mut watchdog) => manager.tell(NotifyMessage::new().watchdog()).await,
+                () = upgrades.replaced(), if began.is_none() => {
+                    shared.hand_over();
+                    shared.advance(Phase::Draining);
+                }
                 () = shared.reached(Phase::Draining), if began.is_none() => {
                     began = Some(Instant::now());
+                    upgrades.cancel().await;
                     let status = format!("draining {} connections", self.drain.connections());
                     info!("{status}");
-                    let message = NotifyMessage::new().stopping().status(&status).extend_timeout(self.drain_timeout);
-                    manager.tell(message).await;
+                    if !shared.is_handed_over() {
+                        let message = NotifyMessage::new().stopping().status(&status).extend_timeout(self.drain_timeout);
+                        manager.tell(message).await;
+                    }
                 }
+                () = tick(&mut watchdog) => manager.tell(NotifyMessage::new().watchdog()).await,
                 () = all_gone(&mut accepting, shared) => break,
                 () = sleep_from(began, self.drain_timeout), if began.is_some() => {
                     warn!("the drain has taken longer than {:?}", self.drain_timeout);
@@ -396,6 +428,15 @@ async fn sleep_from(began: Option<Instant>, time: Duration) {
     match began.and_then(|began| began.checked_add(time)) {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => pending().await,
+    }
+}
+
+async fn report_end_of(predecessor: Arc<Predecessor>) {
+    if predecessor.ended().await.is_ok() {
+        info!(
+            "process {}, which this one has replaced, has ended",
+            predecessor.pid()
+        );
     }
 }
 

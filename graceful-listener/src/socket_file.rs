@@ -38,8 +38,14 @@ impl SocketFile {
         Ok((listener, file))
     }
 
-    /// Goes on owning the file that another process has bound.
-    pub(crate) fn owned(path: &Path) -> io::Result<Self> {
+    /// Stands for the file that another process has bound and still uses.
+    pub(crate) fn lent(path: &Path) -> io::Result<Self> {
+        let file = Self::owned(path)?;
+        file.in_use.store(true, Ordering::SeqCst);
+        Ok(file)
+    }
+
+    fn owned(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
         Ok(Self {
             // A later change of directory must not change what is removed.

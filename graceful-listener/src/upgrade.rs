@@ -1,5 +1,612 @@
 mod handshake;
 mod predecessor;
+mod program;
+mod successor;
 
-pub(crate) use handshake::Handover;
-pub(crate) use predecessor::{Predecessor, READY};
+use std::collections::hash_map::RandomState;
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::process::{self, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+pub(crate) use self::handshake::Handover;
+pub(crate) use self::predecessor::Predecessor;
+use self::predecessor::READY;
+use self::program::Program;
+pub use self::successor::Successor;
+use crate::address::Address;
+use crate::inherit::LABELS;
+use crate::listeners::{Listeners, Origin};
+use crate::notify::{Notifier, NotifyMessage};
+use crate::pid_file::{PidFile, PidFileError};
+use crate::ports::{PortName, Ports};
+
+/// Starts the program anew to take this process's place, and hands it the sockets.
+///
+/// This is the way to deploy without a super-daemon. The new process is started
+/// with the same arguments, in the same directory and with the same environment;
+/// its program is looked up anew by the name that this one was started with, so
+/// that a replaced file or a switched symbolic link takes effect.
+///
+/// The old process goes on serving until the new one says that it is
+/// [ready](Self::ready). One that ends before that, or takes too long and is
+/// killed, changes nothing. Afterwards the old process drains and ends.
+///
+/// Both processes find out if the other one dies: the new one through a pipe, the
+/// old one as its parent.
+///
+/// Nothing but the sockets and two pipes goes to the new process; descriptors
+/// that a library has left open across `exec` are closed in it.
+///
+/// # Limits
+///
+/// The process id changes. systemd is told (`MAINPID=`, with `Type=notify` or
+/// `Type=notify-reload`), and a [pid file](Self::pid_file) is replaced. Where it must not
+/// change, run under `start_server` instead: as the first process of a container,
+/// whose end is the container's, and under a super-daemon that watches its
+/// worker. An upgrade is refused there.
+///
+/// The program has to be this process's child when it reads its environment, so
+/// a wrapper script has to `exec` it.
+///
+/// # Examples
+///
+/// With [`serve`](crate::serve()) this is all there is to do:
+///
+/// ```no_run
+/// use graceful_listener::{Listeners, Upgrader, serve};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let app = axum::Router::new();
+/// let listeners = Listeners::inherit_or_bind(["127.0.0.1:8080"])?;
+/// let upgrader = Upgrader::new(&listeners)?.pid_file("/run/app.pid")?;
+/// serve(listeners, app).upgrader(upgrader).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Elsewhere, call [`ready`](Self::ready) when the sockets are accepted from, and
+/// [`upgrade`](Self::upgrade) when it is time; then stop accepting and finish.
+pub struct Upgrader {
+    program: Program,
+    timeout: Duration,
+    signal: i32,
+    before_spawn: Option<Box<BeforeSpawn>>,
+    passed: Mutex<Vec<Passed>>,
+    generation: u64,
+    origin: Origin,
+    predecessor: Option<Arc<Predecessor>>,
+    pid_file_path: Option<PathBuf>,
+    pid_file: Mutex<Option<PidFile>>,
+    state: Mutex<State>,
+    cancelled: AtomicBool,
+}
+
+type BeforeSpawn = dyn Fn(&mut Command) -> io::Result<()> + Send + Sync;
+
+impl Upgrader {
+    /// Remembers how this process was started, and what it listens on.
+    ///
+    /// To be called early: a later change of directory is not seen.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the directory is gone, or if the process may not open more descriptors.
+    pub fn new(listeners: &Listeners) -> Result<Self, UpgradeError> {
+        let passed = listeners.iter().map(|listener| {
+            let fd = listener.socket().as_fd().try_clone_to_owned()?;
+            Ok(Passed {
+                fd,
+                name: passed_name(listener.name(), listener.address()),
+                label: listener.label().unwrap_or_default().to_owned(),
+                file_in_use: listener.file().map(|file| file.in_use()),
+            })
+        });
+        Ok(Self {
+            program: Program::of_this_process().map_err(UpgradeError::Program)?,
+            passed: Mutex::new(
+                passed
+                    .collect::<io::Result<_>>()
+                    .map_err(UpgradeError::Descriptors)?,
+            ),
+            timeout: Duration::from_secs(60),
+            signal: libc::SIGUSR2,
+            before_spawn: None,
+            generation: listeners.generation(),
+            origin: listeners.origin(),
+            predecessor: listeners.predecessor().cloned(),
+            pid_file_path: None,
+            pid_file: Mutex::new(None),
+            state: Mutex::new(State::Starting),
+            cancelled: AtomicBool::new(false),
+        })
+    }
+
+    /// Sets how long the new process may take to be ready before it is killed.
+    /// The default is 60 s.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets the signal that [`serve`](crate::serve()) upgrades on, by its number. The default is SIGUSR2.
+    #[must_use]
+    pub const fn signal(mut self, signal: i32) -> Self {
+        self.signal = signal;
+        self
+    }
+
+    /// Sets the program to start, with its arguments, instead of this one's.
+    #[must_use]
+    pub fn command<I>(mut self, program: impl Into<PathBuf>, args: I) -> Self
+    where
+        I: IntoIterator<Item: Into<OsString>>,
+    {
+        self.program.name = program.into().into_os_string();
+        self.program.args = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets a function that is called before each start with the command that is to be run.
+    ///
+    /// It may change the environment, for example. An error keeps the program
+    /// from being started.
+    #[must_use]
+    pub fn before_spawn<F>(mut self, change: F) -> Self
+    where
+        F: Fn(&mut Command) -> io::Result<()> + Send + Sync + 'static,
+    {
+        self.before_spawn = Some(Box::new(change));
+        self
+    }
+
+    /// Keeps this process's id in a [`PidFile`], from now on, or if it replaces
+    /// another process, from the moment that it is [ready](Self::ready).
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file is another process's, or cannot be written.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Result<Self, PidFileError> {
+        let path = std::path::absolute(path.into()).unwrap_or_default();
+        if self.predecessor.is_none() {
+            self.pid_file = Mutex::new(Some(PidFile::create(&path)?));
+        }
+        self.pid_file_path = Some(path);
+        Ok(self)
+    }
+
+    /// Tells everybody that this process serves: the pid file, the process that
+    /// it replaces, and the service manager.
+    ///
+    /// To be called when every socket is accepted from and signals are handled: the
+    /// next thing that this process gets may be a SIGTERM.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the pid file cannot be replaced; nobody is told then. A service
+    /// manager that cannot be told is no error.
+    pub fn ready(&self) -> Result<(), UpgradeError> {
+        if let Some(path) = &self.pid_file_path {
+            let mut pid_file = lock(&self.pid_file);
+            if pid_file.is_none() {
+                let held_by = self
+                    .predecessor
+                    .as_ref()
+                    .map_or(0, |predecessor| predecessor.pid());
+                *pid_file = Some(PidFile::take_over(path, held_by).map_err(UpgradeError::PidFile)?);
+            }
+        }
+        let mut state = lock(&self.state);
+        if let State::Starting = *state {
+            *state = State::Ready;
+        }
+        drop(state);
+        match &self.predecessor {
+            // systemd believes only the main process: the predecessor tells it.
+            Some(predecessor) if !predecessor.is_gone() => predecessor.release(),
+            _ => notify(&NotifyMessage::new().ready().status("serving")),
+        }
+        Ok(())
+    }
+
+    /// Starts the new process, and waits until it is ready.
+    ///
+    /// Blocks for as long as that takes. On success this process is to stop accepting, finish what it has begun,
+    /// and end; the descriptors that were kept for the next process are closed.
+    ///
+    /// # Errors
+    ///
+    /// Fails where an upgrade [cannot work](Self#limits), before this process is ready itself, while
+    /// another upgrade is under way and after one has succeeded. Fails if the
+    /// new process cannot be started, ends, does not become ready in time, or if the upgrade is [cancelled](Self::cancel). Nothing
+    /// is left of the new process then.
+    pub fn upgrade(&self) -> Result<Successor, UpgradeError> {
+        self.begin()?;
+        notify(
+            &NotifyMessage::new()
+                .reloading()
+                .status("starting the next process"),
+        );
+        let result = self.start_successor();
+        match &result {
+            Ok(successor) => {
+                *lock(&self.state) = State::Replaced(successor.id());
+                lock(&self.passed).clear();
+                hand_main_process_over(successor.id());
+            }
+            Err(error) => {
+                self.reclaim_pid_file();
+                let mut state = lock(&self.state);
+                *state = State::Ready;
+                if self.cancelled.load(Ordering::SeqCst) {
+                    lock(&self.passed).clear();
+                }
+                drop(state);
+                notify(
+                    &NotifyMessage::new()
+                        .ready()
+                        .status(&format!("still serving: {error}")),
+                );
+            }
+        }
+        result
+    }
+
+    /// Makes an upgrade that is under way fail, and every later one.
+    ///
+    /// The sockets that are kept for the next process are closed. To be called
+    /// when this process begins to end for another reason.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        // While an upgrade is under way they are lent to it.
+        if let State::Starting | State::Ready = *lock(&self.state) {
+            lock(&self.passed).clear();
+        }
+    }
+
+    /// Returns true while the process that this one replaces is alive.
+    #[must_use]
+    pub fn has_predecessor(&self) -> bool {
+        self.predecessor
+            .as_ref()
+            .is_some_and(|predecessor| !predecessor.is_gone())
+    }
+
+    pub(crate) const fn signal_number(&self) -> i32 {
+        self.signal
+    }
+
+    fn begin(&self) -> Result<(), UpgradeError> {
+        if process::id() == 1 {
+            return Err(UpgradeError::FirstProcess);
+        }
+        if self.origin == Origin::ServerStarter {
+            return Err(UpgradeError::UnderSuperDaemon);
+        }
+        let mut state = lock(&self.state);
+        match *state {
+            State::Starting => return Err(UpgradeError::NotReady),
+            State::Upgrading => return Err(UpgradeError::UnderWay),
+            State::Replaced(pid) => return Err(UpgradeError::Replaced { pid }),
+            State::Ready if self.cancelled.load(Ordering::SeqCst) => {
+                return Err(UpgradeError::Cancelled);
+            }
+            State::Ready => *state = State::Upgrading,
+        }
+        Ok(())
+    }
+
+    fn start_successor(&self) -> Result<Successor, UpgradeError> {
+        let (ready, ready_theirs) = io::pipe().map_err(UpgradeError::Descriptors)?;
+        let (alive_theirs, mut alive) = io::pipe().map_err(UpgradeError::Descriptors)?;
+        let nonce = RandomState::new().build_hasher().finish();
+        alive
+            .write_all(&nonce.to_ne_bytes())
+            .map_err(UpgradeError::Descriptors)?;
+
+        let mut command = self.program.command()?;
+        for variable in NOT_FOR_THE_NEXT {
+            command.env_remove(variable);
+        }
+        if let Some(change) = &self.before_spawn {
+            change(&mut command).map_err(|source| UpgradeError::spawn(&command, source))?;
+        }
+        let passed = lock(&self.passed);
+        let handover = self.handover(&passed, nonce, &ready_theirs, &alive_theirs);
+        let labels: Vec<_> = passed.iter().map(|passed| passed.label.as_str()).collect();
+        command.env(Handover::VARIABLE, handover.to_os_string());
+        command.env(LABELS, labels.join(":"));
+        let mut fds: Vec<_> = passed.iter().map(|passed| passed.fd.as_fd()).collect();
+        fds.extend([ready_theirs.as_fd(), alive_theirs.as_fd()]);
+        let spawned = Successor::spawn(&mut command, &fds);
+        let mut successor = spawned.map_err(|source| UpgradeError::spawn(&command, source))?;
+        drop(passed);
+        // Else they would not end with the process.
+        drop((ready_theirs, alive_theirs));
+
+        let result = self.await_readiness(&mut successor, &ready);
+        if let Err(error) = result {
+            successor.kill();
+            return Err(error);
+        }
+        for passed in lock(&self.passed).iter() {
+            if let Some(in_use) = &passed.file_in_use {
+                in_use.store(true, Ordering::SeqCst);
+            }
+        }
+        // Its end tells the successor that this process has ended: only the
+        // kernel may close it.
+        mem::forget(alive);
+        Ok(successor)
+    }
+
+    fn handover(
+        &self,
+        passed: &[Passed],
+        nonce: u64,
+        ready: &PipeWriter,
+        alive: &PipeReader,
+    ) -> Handover {
+        let mut ports = Ports::new();
+        for Passed { fd, name, .. } in passed {
+            // A name that cannot be written is only good for matching, which then
+            // goes by the address.
+            if ports.push(name.clone(), fd.as_raw_fd()).is_err() {
+                let _ = ports.push(PortName::Path("unnamed".into()), fd.as_raw_fd());
+            }
+        }
+        let owned = passed.iter().filter(|passed| passed.file_in_use.is_some());
+        Handover {
+            parent: process::id(),
+            nonce,
+            generation: self.generation + 1,
+            ready: ready.as_raw_fd(),
+            alive: alive.as_raw_fd(),
+            owned: owned.map(|passed| passed.fd.as_raw_fd()).collect(),
+            ports,
+        }
+    }
+
+    fn await_readiness(
+        &self,
+        successor: &mut Successor,
+        mut ready: &PipeReader,
+    ) -> Result<(), UpgradeError> {
+        let pid = successor.id();
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            if self.cancelled.load(Ordering::SeqCst) {
+                return Err(UpgradeError::Cancelled);
+            }
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if readable_within(ready, rest.min(TICK)) {
+                let mut byte = [0];
+                if ready.read(&mut byte).is_ok_and(|length| length == 1) && byte == [READY] {
+                    return Ok(());
+                }
+                // The pipe ends with its process, whose status is there in a moment.
+                let status = successor.ended_within(rest.min(Duration::from_secs(1)));
+                return Err(status.map_or(UpgradeError::Silent { pid }, |status| {
+                    UpgradeError::Ended { pid, status }
+                }));
+            }
+            // A process that it has started may hold the pipe open.
+            if let Some(status) = successor.ended_within(Duration::ZERO) {
+                return Err(UpgradeError::Ended { pid, status });
+            }
+            if rest.is_zero() {
+                let timeout = self.timeout;
+                return Err(UpgradeError::TimedOut { pid, timeout });
+            }
+        }
+    }
+
+    /// Writes the pid file again if the process that was to take it over has
+    /// done so and then failed.
+    fn reclaim_pid_file(&self) {
+        let mut pid_file = lock(&self.pid_file);
+        if let (Some(ours), Some(path)) = (&*pid_file, &self.pid_file_path)
+            && !ours.is_current()
+            && let Ok(again) = PidFile::create(path)
+        {
+            *pid_file = Some(again);
+        }
+    }
+}
+
+impl fmt::Debug for Upgrader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrader")
+            .field("program", &self.program)
+            .field("timeout", &self.timeout)
+            .field("generation", &self.generation)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tells why no other process has taken this one's place. This one goes on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum UpgradeError {
+    /// This is the first process of its container or machine.
+    FirstProcess,
+    /// A super-daemon started this process and watches it.
+    UnderSuperDaemon,
+    /// This process has not said that it is ready itself.
+    NotReady,
+    /// Another upgrade is under way.
+    UnderWay,
+    /// Another process has taken this one's place already.
+    Replaced {
+        /// That process.
+        pid: u32,
+    },
+    /// This process is ending.
+    Cancelled,
+    /// It is not known what to start.
+    Program(io::Error),
+    /// There are no descriptors for the sockets or the pipes.
+    Descriptors(io::Error),
+    /// The program cannot be started.
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The new process has ended before it was ready.
+    Ended {
+        /// The process.
+        pid: u32,
+        /// How it has ended.
+        status: ExitStatus,
+    },
+    /// The new process has given up its means of saying that it is ready; it was killed.
+    Silent {
+        /// The process.
+        pid: u32,
+    },
+    /// The new process was not ready in time; it was killed.
+    TimedOut {
+        /// The process.
+        pid: u32,
+        /// The time it had.
+        timeout: Duration,
+    },
+    /// The pid file cannot be taken over.
+    PidFile(PidFileError),
+}
+
+impl UpgradeError {
+    fn spawn(command: &Command, source: io::Error) -> Self {
+        Self::Spawn {
+            program: command.get_program().into(),
+            source,
+        }
+    }
+}
+
+impl fmt::Display for UpgradeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FirstProcess => f.write_str(
+                "process 1 cannot be replaced, its end is its container's: run the program under start_server and send that SIGHUP",
+            ),
+            Self::UnderSuperDaemon => f.write_str(
+                "a super-daemon watches this process and would take its end for a failure: send the super-daemon SIGHUP",
+            ),
+            Self::NotReady => f.write_str("this process is not ready itself yet"),
+            Self::UnderWay => f.write_str("another upgrade is under way"),
+            Self::Replaced { pid } => write!(f, "process {pid} has taken over already"),
+            Self::Cancelled => f.write_str("this process is ending"),
+            Self::Program(_) => f.write_str("cannot tell how this process was started"),
+            Self::Descriptors(_) => f.write_str("no descriptors to hand over"),
+            Self::Spawn { program, .. } => write!(f, "cannot start {}", program.display()),
+            Self::Ended { pid, status } => write!(f, "new process {pid} ended before it was ready, {status}"),
+            Self::Silent { pid } => write!(f, "new process {pid} closed its pipe and did not say that it is ready"),
+            Self::TimedOut { pid, timeout } => write!(f, "new process {pid} was not ready within {timeout:?}"),
+            Self::PidFile(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for UpgradeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Program(error) | Self::Descriptors(error) | Self::Spawn { source: error, .. } => {
+                Some(error)
+            }
+            Self::PidFile(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Starting,
+    Ready,
+    Upgrading,
+    Replaced(u32),
+}
+
+/// A socket that is kept for the next process.
+struct Passed {
+    fd: OwnedFd,
+    name: PortName,
+    label: String,
+    /// Set where this process has made the file of a Unix socket.
+    file_in_use: Option<Arc<AtomicBool>>,
+}
+
+/// The name that the user has given the socket, or else one made of its address.
+fn passed_name(name: Option<&PortName>, address: &Address) -> PortName {
+    match (name, address) {
+        (Some(name), _) => name.clone(),
+        (None, Address::Inet(address)) => PortName::Host(address.ip().to_string(), address.port()),
+        (None, Address::Path(path)) => PortName::Path(path.clone()),
+        (None, Address::Abstract(name)) => {
+            let path = [b"@", name.as_slice()].concat();
+            PortName::Path(OsString::from_vec(path).into())
+        }
+        (None, Address::Unnamed) => PortName::Path("unnamed".into()),
+    }
+}
+
+/// Tells the service manager that another process is the service.
+fn hand_main_process_over(pid: u32) {
+    if let Ok(notifier) = Notifier::from_env() {
+        let message = NotifyMessage::new().main_pid(pid).ready().status("serving");
+        // It has to be read while this process is still there to be believed.
+        if notifier.send(&message).is_ok() {
+            let _ = notifier.barrier(BARRIER_TIMEOUT);
+        }
+    }
+}
+
+fn notify(message: &NotifyMessage) {
+    if let Ok(notifier) = Notifier::from_env() {
+        let _ = notifier.send(message);
+    }
+}
+
+fn readable_within(pipe: &PipeReader, time: Duration) -> bool {
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+    poll(&mut fds, time).is_ok_and(|ready| ready > 0)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How often a starting process is looked after.
+const TICK: Duration = Duration::from_millis(50);
+
+const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Variables that say of descriptors, or of a process, what is no longer true.
+const NOT_FOR_THE_NEXT: [&str; 7] = [
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    Ports::VARIABLE,
+    "SERVER_STARTER_GENERATION",
+    "WATCHDOG_PID",
+];

@@ -39,7 +39,8 @@ impl Manager {
     }
 }
 
-fn report(error: &dyn std::error::Error) -> String {
+/// The error and its cause, on one line.
+pub(super) fn report(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

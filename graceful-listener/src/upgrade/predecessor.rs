@@ -1,6 +1,7 @@
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -12,10 +13,17 @@ pub(crate) struct Predecessor {
     pid: u32,
     ready: Mutex<Option<PipeWriter>>,
     alive: PipeReader,
+    /// The switches of the files that it leaves to this process.
+    files_in_use: Vec<Arc<AtomicBool>>,
 }
 
 impl Predecessor {
-    pub(crate) fn new(handover: &Handover, ready: OwnedFd, alive: OwnedFd) -> Result<Self, String> {
+    pub(crate) fn new(
+        handover: &Handover,
+        ready: OwnedFd,
+        alive: OwnedFd,
+        files_in_use: Vec<Arc<AtomicBool>>,
+    ) -> Result<Self, String> {
         let mut alive = PipeReader::from(alive);
         let mut proof = [0; 8];
         let proven = readable(&alive)
@@ -32,6 +40,7 @@ impl Predecessor {
             pid: handover.parent,
             ready: Mutex::new(Some(ready.into())),
             alive,
+            files_in_use,
         })
     }
 
@@ -44,9 +53,12 @@ impl Predecessor {
         let ready = self
             .ready
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(mut ready) = ready {
+            for in_use in &self.files_in_use {
+                in_use.store(false, Ordering::SeqCst);
+            }
             // If it is gone meanwhile there is nobody left to release.
             let _ = ready.write_all(&[READY]);
         }
@@ -67,3 +79,13 @@ fn readable(pipe: &PipeReader) -> bool {
 /// What is written to the pipe by a process that is ready. Its end without that
 /// means that the process is gone.
 pub(crate) const READY: u8 = b'R';
+
+#[cfg(feature = "serve")]
+impl Predecessor {
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&self) -> std::io::Result<()> {
+        let alive = self.alive.as_fd().try_clone_to_owned()?;
+        let alive = tokio::net::unix::pipe::Receiver::from_owned_fd(alive)?;
+        alive.readable().await
+    }
+}
