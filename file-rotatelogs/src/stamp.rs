@@ -1,0 +1,87 @@
+use tz::UtcDateTime;
+
+use crate::zone::Zone;
+
+/// A moment as a file name shows it: a local time, and where that is.
+#[derive(Debug)]
+pub(crate) struct Stamp<'z> {
+    date: UtcDateTime,
+    instant: i64,
+    offset: i32,
+    name: &'z str,
+}
+
+impl<'z> Stamp<'z> {
+    /// Shows an instant (in nanoseconds) as the zone's clocks do.
+    pub(crate) fn at(zone: &'z Zone, nanos: i64) -> Option<Self> {
+        let instant = nanos.div_euclid(1_000_000_000);
+        let fraction = u32::try_from(nanos.rem_euclid(1_000_000_000)).ok()?;
+        Self::shown(zone, instant, zone.local_time(instant), fraction)
+    }
+
+    /// Shows a local time that belongs to an instant but need not be what the clocks
+    /// show then: the nominal beginning of a period that the clocks jumped into.
+    pub(crate) fn shown(zone: &'z Zone, instant: i64, local: i64, nanos: u32) -> Option<Self> {
+        let (offset, name) = zone.at(instant);
+        Some(Self {
+            date: UtcDateTime::from_timespec(local, nanos).ok()?,
+            instant,
+            offset,
+            name,
+        })
+    }
+}
+
+impl strftime::Time for Stamp<'_> {
+    fn year(&self) -> i32 {
+        self.date.year()
+    }
+
+    fn month(&self) -> u8 {
+        self.date.month()
+    }
+
+    fn day(&self) -> u8 {
+        self.date.month_day()
+    }
+
+    fn hour(&self) -> u8 {
+        self.date.hour()
+    }
+
+    fn minute(&self) -> u8 {
+        self.date.minute()
+    }
+
+    fn second(&self) -> u8 {
+        self.date.second()
+    }
+
+    fn nanoseconds(&self) -> u32 {
+        self.date.nanoseconds()
+    }
+
+    fn day_of_week(&self) -> u8 {
+        self.date.week_day()
+    }
+
+    fn day_of_year(&self) -> u16 {
+        self.date.year_day() + 1
+    }
+
+    fn to_int(&self) -> i64 {
+        self.instant
+    }
+
+    fn is_utc(&self) -> bool {
+        self.offset == 0 && self.name == "UTC"
+    }
+
+    fn utc_offset(&self) -> i32 {
+        self.offset
+    }
+
+    fn time_zone(&self) -> &str {
+        self.name
+    }
+}

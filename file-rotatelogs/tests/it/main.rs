@@ -1,0 +1,3 @@
+//! Speaks only through the public API.
+
+mod rotation;
