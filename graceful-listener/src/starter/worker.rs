@@ -56,10 +56,7 @@ impl Worker {
         }
         let sent = self.process.signal(signal);
         // A stopped process would not see it.
-        if is_stopped(self.pid()) {
-            self.process.signal(Signal::CONT)?;
-        }
-        sent
+        sent.and_then(|()| self.process.signal(Signal::CONT))
     }
 
     /// Kills the worker and everything it has started: its control group if it
@@ -89,13 +86,4 @@ impl Worker {
         }
         self.process.try_wait()
     }
-}
-
-fn is_stopped(pid: i32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return false;
-    };
-    // The state follows the name, which stands in parentheses.
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| rest.starts_with('T'))
 }

@@ -1,1 +1,440 @@
+//! `--restart`, `--stop` and `--status`, which tell the truth.
 
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::daemon::{Daemon, Program, Start, both, is_running, stderr, stdout};
+
+const RESTART: [&str; 3] = ["--restart", "--pid-file=pid", "--status-file=status"];
+
+fn restart(more: &[&str]) -> Vec<String> {
+    RESTART
+        .iter()
+        .chain(more)
+        .map(ToString::to_string)
+        .collect()
+}
+
+fn run(daemon: &Daemon, options: &[String]) -> std::process::Output {
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    daemon.control(&options)
+}
+
+#[test]
+fn restart_returns_when_only_the_new_generation_is_left() {
+    both(|program| {
+        let daemon = Daemon::serving(program);
+        daemon.wait_for_generations(&[1]);
+        let first = daemon.worker(1);
+        // Each program's own command.
+        let output = daemon.control_of(program, &RESTART);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(daemon.generations(), [2]);
+        assert!(!is_running(first));
+        assert_eq!(daemon.ask("generation"), "2");
+    });
+}
+
+#[test]
+fn restart_and_stop_of_each_program_work_with_the_daemon_of_the_other() {
+    both(|program| {
+        let other = if program == Program::Ours {
+            Program::Perl
+        } else {
+            Program::Ours
+        };
+        if !Program::Perl.path().exists() {
+            return;
+        }
+        let mut daemon = Daemon::serving(program);
+        daemon.wait_for_generations(&[1]);
+        let output = daemon.control_of(other, &RESTART);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(daemon.ask("generation"), "2");
+        let output = daemon.control_of(other, &["--stop", "--pid-file=pid"]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(daemon.wait_for_exit().success());
+    });
+}
+
+#[test]
+fn restart_tells_its_progress() {
+    let daemon = Daemon::serving(Program::Ours);
+    daemon.wait_for_generations(&[1]);
+    let output = run(&daemon, &restart(&[]));
+    let text = stderr(&output);
+    assert!(
+        text.contains(&format!(
+            "asked start_server (pid:{}) for a generation after 1",
+            daemon.pid()
+        )),
+        "{text}"
+    );
+    assert!(
+        text.trim_end().ends_with(&format!(
+            "generation 2 (worker {}) serves",
+            daemon.worker(2)
+        )),
+        "{text}"
+    );
+}
+
+#[test]
+fn restart_that_fails_says_why_and_what_serves() {
+    for mode in ["say=no-database exit=3", "say=no-database crash"] {
+        let daemon = Start::new(Program::Ours)
+            .files()
+            .options(["--interval=1", "--port=127.0.0.1:0"])
+            .start();
+        daemon.wait_for_generations(&[1]);
+        daemon.write("mode", mode);
+        let output = run(&daemon, &restart(&[]));
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{text}");
+        assert!(text.contains("generation 2 failed: "), "{text}");
+        assert!(text.contains("| no-database"), "{text}");
+        assert!(
+            text.contains(&format!(
+                "generation 1 (worker {}) goes on serving",
+                daemon.worker(1)
+            )),
+            "{text}"
+        );
+        assert_eq!(daemon.ask("generation"), "1");
+    }
+}
+
+#[test]
+fn restart_does_not_hang_if_the_first_attempt_fails_and_the_second_succeeds() {
+    // A generation that failed uses up its number, for which Perl's waits for ever.
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--retry-delay=0.1"]);
+    let daemon = daemon
+        .options(["--wait-ready", "--port=127.0.0.1:0"])
+        .file("mode", "ready")
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "exit=1");
+    assert_eq!(run(&daemon, &restart(&[])).status.code(), Some(3));
+    daemon.write("mode", "ready");
+    daemon.wait("a later generation", || {
+        (daemon.generations().first()? > &2).then_some(())
+    });
+    assert_eq!(run(&daemon, &restart(&[])).status.code(), Some(0));
+}
+
+#[test]
+fn restart_of_a_service_that_is_down_has_a_code_of_its_own() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "exit=1")
+        .files()
+        .options([
+            "--interval=1",
+            "--port=127.0.0.1:0",
+            "--retry-delay=600",
+            "--retry-max-delay=600",
+        ])
+        .start();
+    daemon.wait_for_log("generation 1 failed");
+    assert!(daemon.log().contains("no generation serves"));
+    let output = run(&daemon, &restart(&[]));
+    assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("no generation serves"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn restart_gives_up_when_the_time_is_up() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "stay")
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0"])
+        .start();
+    let first = daemon.worker(1);
+    daemon.wait_for_generations(&[1]);
+    let output = run(&daemon, &restart(&["--timeout=1"]));
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(&format!("waiting for old workers to end:{first}")),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn restart_by_status_file_gives_up_when_the_time_is_up() {
+    if !Program::Perl.path().exists() {
+        return;
+    }
+    let daemon = Start::new(Program::Perl)
+        .file("mode", "stay")
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.worker(1);
+    let output = run(&daemon, &restart(&["--timeout=1"]));
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+}
+
+#[test]
+fn restart_asked_for_during_a_start_waits_for_a_generation_of_its_own() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=1", "--port=127.0.0.1:0"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.signal(Signal::SIGHUP);
+    daemon.worker(2);
+    let output = run(&daemon, &restart(&[]));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(daemon.generations(), [3]);
+}
+
+#[test]
+fn nobody_to_ask_has_a_code_of_its_own() {
+    let mut daemon = Daemon::serving(Program::Ours);
+    let pid = daemon.read("pid").unwrap();
+    daemon.stop();
+    for left in [
+        None,
+        Some(pid.as_str()),
+        Some("1\n"),
+        Some(""),
+        Some("garbage\n"),
+    ] {
+        if let Some(text) = left {
+            daemon.write("pid", text);
+        }
+        daemon.write("status", "1:1\n");
+        for options in [
+            &RESTART[..],
+            &["--stop", "--pid-file=pid"],
+            &["--status", "--pid-file=pid"],
+        ] {
+            let output = daemon.control(options);
+            assert_eq!(
+                output.status.code(),
+                Some(5),
+                "{left:?} {options:?}: {}",
+                stderr(&output)
+            );
+            assert!(
+                stderr(&output).contains("not running"),
+                "{}",
+                stderr(&output)
+            );
+        }
+    }
+}
+
+#[test]
+fn stop_never_signals_a_stranger_whose_id_is_in_a_stale_file() {
+    let daemon = Start::new(Program::Ours);
+    let mut stranger = Command::new("sleep").arg("600").spawn().unwrap();
+    let daemon = daemon
+        .file("pid", &format!("{}\n", stranger.id()))
+        .file("status", "1:1\n");
+    for options in [&["--stop", "--pid-file=pid"][..], &RESTART] {
+        let output = Command::new(Program::Ours.path())
+            .args(options)
+            .current_dir(daemon.dir())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    }
+    thread::sleep(Duration::from_millis(50));
+    assert!(
+        stranger.try_wait().unwrap().is_none(),
+        "a stranger was killed"
+    );
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[test]
+fn stop_never_signals_a_stranger_while_another_holds_the_lock() {
+    // The file says one id, the lock is another's: as after a move between machines
+    // or namespaces.
+    let start = Start::new(Program::Ours);
+    let mut stranger = Command::new("sleep").arg("600").spawn().unwrap();
+    let start = start.file("pid", &format!("{}\n", stranger.id()));
+    let file = std::fs::File::open(start.dir().join("pid")).unwrap();
+    file.lock().unwrap();
+    let output = Command::new(Program::Ours.path())
+        .args(["--stop", "--pid-file=pid"])
+        .current_dir(start.dir())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("is not the one that holds pid"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(
+        stranger.try_wait().unwrap().is_none(),
+        "a stranger was killed"
+    );
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[test]
+fn stop_returns_when_the_super_daemon_is_gone() {
+    both(|program| {
+        let (daemon, output) = Start::new(program)
+            .files()
+            .options(["--interval=0", "--port=127.0.0.1:0"])
+            .daemonize();
+        assert!(output.status.success());
+        daemon.worker(1);
+        let pid = daemon.pid();
+        let output = daemon.control_of(program, &["--stop", "--pid-file=pid"]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains(&format!("stopping now (pid:{pid})...")),
+            "{}",
+            stderr(&output)
+        );
+        daemon.wait("its end", || (!is_running(pid)).then_some(()));
+        assert!(!daemon.path("pid").exists());
+    });
+}
+
+#[test]
+fn stop_gives_up_when_the_time_is_up() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "stay")
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0"])
+        .start();
+    let worker = daemon.worker(1);
+    let output = daemon.control(&["--stop", "--pid-file=pid", "--timeout=0.5"]);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(&format!("waiting for workers to end:{worker}")),
+        "{}",
+        stderr(&output)
+    );
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn status_is_a_table_and_json() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "ready stay")
+        .files()
+        .options([
+            "--interval=0",
+            "--port=127.0.0.1:0",
+            "--path=a.sock",
+            "--wait-ready",
+        ])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("generation 1 received TERM");
+    let output = daemon.control(&["--status", "--pid-file=pid"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let table = stdout(&output);
+    assert!(
+        table.contains(&format!("(pid:{})", daemon.pid()))
+            && table.contains("ports 127.0.0.1:0 a.sock"),
+        "{table}"
+    );
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        lines[1],
+        ["GENERATION", "PID", "STATE", "AGE", "RSS", "STATUS"]
+    );
+    assert_eq!(
+        lines[2][..3],
+        ["1", &daemon.worker(1).to_string(), "ending"]
+    );
+    assert_eq!(
+        lines[3][..3],
+        ["2", &daemon.worker(2).to_string(), "serving"]
+    );
+    assert_eq!(lines[3][6..], ["generation", "2", "is", "well"]);
+
+    let output = daemon.control(&["--status", "--json", "--pid-file=pid"]);
+    let status: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(status["running"], true);
+    assert_eq!(status["pid"], daemon.pid());
+    assert_eq!(status["generation"], 2);
+    assert_eq!(
+        status["ports"],
+        serde_json::json!(["127.0.0.1:0", "a.sock"])
+    );
+    assert_eq!(status["last_failure"], serde_json::Value::Null);
+    let second = &status["generations"][1];
+    assert_eq!(second["generation"], 2);
+    assert_eq!(second["pid"], daemon.worker(2));
+    assert_eq!(second["state"], "serving");
+    assert_eq!(second["status"], "generation 2 is well");
+    assert!(second["rss_bytes"].as_u64().unwrap() > 100_000);
+    assert!((0.0..60.0).contains(&second["age_seconds"].as_f64().unwrap()));
+}
+
+#[test]
+fn status_tells_of_a_failure_and_of_a_pending_restart() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options([
+            "--interval=1",
+            "--port=127.0.0.1:0",
+            "--retry-delay=600",
+            "--retry-max-delay=600",
+        ])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "exit=9");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("generation 2 failed");
+    let json = || -> serde_json::Value {
+        serde_json::from_str(&stdout(&daemon.control(&[
+            "--status",
+            "--json",
+            "--pid-file=pid",
+        ])))
+        .unwrap()
+    };
+    daemon.wait("the failure", || {
+        let failure = json()["last_failure"].clone();
+        (failure["generation"] == 2 && failure["reason"].as_str()?.contains("exited with code 9"))
+            .then_some(())
+    });
+    assert_eq!(json()["restart_pending"], false);
+    daemon.write("mode", "");
+    daemon.signal(Signal::SIGHUP);
+    daemon.worker(3);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait("the pending restart", || {
+        (json()["restart_pending"] == true).then_some(())
+    });
+}
+
+#[test]
+fn status_of_nobody_is_json_too() {
+    let start = Start::new(Program::Ours);
+    let output = Command::new(Program::Ours.path())
+        .args(["--status", "--json", "--pid-file=pid"])
+        .current_dir(start.dir())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    let status: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(status, serde_json::json!({ "running": false }));
+}

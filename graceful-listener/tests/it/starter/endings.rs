@@ -10,22 +10,41 @@ use nix::unistd::Pid;
 use super::daemon::{Daemon, Program, Start, is_running, marked};
 
 /// Ignores TERM, as does what it has started.
-const STUBBORN: &str = "trap '' TERM; sleep 602 & echo helper $!; echo worker $$ is up; while :; do sleep 0.1; done";
+const STUBBORN: &str =
+    "trap '' TERM; sleep 602 & echo helper $!; echo worker $$ is up; while :; do sleep 0.1; done";
 
 fn number_after(log: &str, text: &str) -> i32 {
-    let rest = log.split_once(text).unwrap_or_else(|| panic!("no {text:?} in:\n{log}")).1;
-    rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+    let rest = log
+        .split_once(text)
+        .unwrap_or_else(|| panic!("no {text:?} in:\n{log}"))
+        .1;
+    rest.split(|c: char| !c.is_ascii_digit())
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 #[test]
 fn worker_that_ignores_term_is_killed_with_what_it_has_started() {
-    let mut daemon = Start::new(Program::Ours).options(["--interval=0", "--stop-timeout=0.3"]).shell(STUBBORN).start();
+    let mut daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--stop-timeout=0.3"])
+        .shell(STUBBORN)
+        .start();
     let log = daemon.wait_for_log("is up");
     let (worker, helper) = (number_after(&log, "worker "), number_after(&log, "helper "));
     let log = daemon.stop();
-    assert!(log.contains("has not ended in time, sending KILL to it and what it has started"), "{log}");
-    assert!(log.contains(&format!("worker {worker} died, status:9")), "{log}");
-    daemon.wait("the end of the helper", || (!is_running(helper)).then_some(()));
+    assert!(
+        log.contains("has not ended in time, sending KILL to it and what it has started"),
+        "{log}"
+    );
+    assert!(
+        log.contains(&format!("worker {worker} died, status:9")),
+        "{log}"
+    );
+    daemon.wait("the end of the helper", || {
+        (!is_running(helper)).then_some(())
+    });
 }
 
 #[test]
@@ -59,7 +78,11 @@ fn time_to_end_runs_from_the_first_telling() {
         daemon.worker(generation);
         (!is_running(first)).then_some(())
     });
-    assert!(daemon.log().contains(&format!("old worker {first} died, status:9")));
+    assert!(
+        daemon
+            .log()
+            .contains(&format!("old worker {first} died, status:9"))
+    );
 }
 
 #[test]
@@ -86,7 +109,9 @@ fn no_more_old_workers_linger_than_allowed() {
         .start();
     for generation in 1..=4 {
         daemon.worker(generation);
-        daemon.wait("it to be accepted", || daemon.generations().contains(&generation).then_some(()));
+        daemon.wait("it to be accepted", || {
+            daemon.generations().contains(&generation).then_some(())
+        });
         if generation < 4 {
             daemon.signal(Signal::SIGHUP);
         }
@@ -133,7 +158,11 @@ fn workers_die_with_the_super_daemon_if_asked() {
 #[test]
 fn signal_of_the_parents_death_can_be_chosen() {
     let mut daemon = Start::new(Program::Ours)
-        .options(["--interval=0", "--port=127.0.0.1:0", "--die-with-parent=USR1"])
+        .options([
+            "--interval=0",
+            "--port=127.0.0.1:0",
+            "--die-with-parent=USR1",
+        ])
         .start();
     daemon.worker(1);
     daemon.kill();
@@ -151,16 +180,28 @@ fn workers_outlive_a_killed_super_daemon_by_default() {
 
 #[test]
 fn fifty_starts_and_stops_leave_nothing_behind() {
-    let start = Start::new(Program::Ours).files().options(["--interval=0", "--port=127.0.0.1:0", "--path=a.sock"]);
+    let start = Start::new(Program::Ours).files().options([
+        "--interval=0",
+        "--port=127.0.0.1:0",
+        "--path=a.sock",
+    ]);
     let start = start.options(["--log-file=| cat >> log"]);
     let dir = start.dir().to_owned();
     let mut command = start.command();
     for _ in 0..50 {
         let mut child = command.spawn().unwrap();
-        super::daemon::wait_for("the status file", || fs::read(dir.join("status")).ok().filter(|text| !text.is_empty()));
+        super::daemon::wait_for("the status file", || {
+            fs::read(dir.join("status"))
+                .ok()
+                .filter(|text| !text.is_empty())
+        });
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
         assert!(child.wait().unwrap().success());
-        let left: Vec<_> = fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        let left: Vec<_> = fs::read_dir(&dir)
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.file_name())
+            .collect();
         assert_eq!(left, ["log"], "files are left");
         assert_eq!(marked(&dir), [0; 0], "processes are left");
     }
@@ -171,24 +212,40 @@ fn descriptors_do_not_grow_with_the_generations() {
     let daemon = Start::new(Program::Ours)
         .file("mode", "ready")
         .files()
-        .options(["--interval=0", "--port=127.0.0.1:0", "--wait-ready", "--log-file=| cat >> output"])
+        .options([
+            "--interval=0",
+            "--port=127.0.0.1:0",
+            "--wait-ready",
+            "--log-file=| cat >> output",
+        ])
         .start();
-    let count = || fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    let count = || {
+        fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
+            .unwrap()
+            .count()
+    };
     daemon.wait_for_generations(&[1]);
     let before = count();
     for generation in 2..=20 {
         daemon.signal(Signal::SIGHUP);
         daemon.wait_for_generations(&[generation]);
     }
-    daemon.wait("as few descriptors as before", || (count() <= before).then_some(()));
+    daemon.wait("as few descriptors as before", || {
+        (count() <= before).then_some(())
+    });
 }
 
 #[test]
 fn orphans_of_a_worker_are_reaped_by_the_first_process() {
     // What a container's first process has to do.
-    let unshare = std::process::Command::new("unshare").args(["--user", "--map-root-user", "--pid", "--fork", "true"]).output();
+    let unshare = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--pid", "--fork", "true"])
+        .output();
     if !unshare.is_ok_and(|output| output.status.success()) {
-        assert!(std::env::var_os("TEST_REQUIRE_ALL").is_none(), "no pid namespace can be made");
+        assert!(
+            std::env::var_os("TEST_REQUIRE_ALL").is_none(),
+            "no pid namespace can be made"
+        );
         eprintln!("left out: no pid namespace can be made");
         return;
     }
@@ -200,14 +257,29 @@ fn orphans_of_a_worker_are_reaped_by_the_first_process() {
     let inner = start.command();
     let mut command = std::process::Command::new("unshare");
     command
-        .args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
+        .args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+        ])
         .arg(inner.get_program())
         .args(inner.get_args())
         .current_dir(start.dir())
-        .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        .envs(
+            inner
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
     let mut daemon = start.start_as(&mut command);
     let log = daemon.wait_for_log("ready");
-    assert!(log.contains("start_server (pid:1) starting now..."), "{log}");
+    assert!(
+        log.contains("start_server (pid:1) starting now..."),
+        "{log}"
+    );
     assert!(log.contains("zombies: 0"), "{log}");
     let child = fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid())).unwrap();
     let first = Pid::from_raw(child.trim().parse().unwrap());

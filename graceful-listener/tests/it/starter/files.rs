@@ -1,1 +1,783 @@
+//! The log, the pid file, the status file, and the files of the environment.
 
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getsid};
+
+use super::daemon::{Daemon, Program, Start, both, is_running, stderr, wait_for};
+
+#[test]
+fn log_file_is_appended_to_and_takes_all_output() {
+    both(|program| {
+        let start = Start::new(program).file("log", "before\n");
+        let mut daemon = start
+            .options(["--interval=0", "--log-file=log"])
+            .shell("echo to standard output; echo to standard error >&2; exec sleep 600")
+            .start();
+        let log = daemon.wait("the output", || {
+            daemon
+                .read("log")
+                .filter(|log| log.contains("standard error"))
+        });
+        assert!(
+            log.starts_with("before\n") && log.contains("to standard output"),
+            "{log}"
+        );
+        daemon.stop();
+        let log = daemon.read("log").unwrap();
+        assert!(log.ends_with("exiting\n"), "{log}");
+        // Where it is started from sees that it does.
+        assert!(daemon.log().contains("starting now..."), "{}", daemon.log());
+    });
+}
+
+#[test]
+fn log_goes_through_a_command() {
+    both(|program| {
+        let mut daemon = Start::new(program)
+            .options([
+                "--interval=0",
+                "--port=127.0.0.1:0",
+                "--log-file=| sed -u s/^/piped:/ > log",
+            ])
+            .start();
+        daemon.wait("the output", || {
+            daemon
+                .read("log")
+                .filter(|log| log.contains("piped:serving as generation 1"))
+        });
+        daemon.signal(Signal::SIGTERM);
+        assert!(daemon.wait_for_exit().success());
+        daemon.wait("the last line", || {
+            daemon
+                .read("log")
+                .filter(|log| log.ends_with("piped:exiting\n"))
+        });
+    });
+}
+
+#[test]
+fn log_command_without_anything_for_a_shell_is_run_directly() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .options(["--interval=0", "--port=127.0.0.1:0", "--log-file=|tee log"])
+            .start();
+        daemon.wait("the output", || {
+            daemon
+                .read("log")
+                .filter(|log| log.contains("starting new worker"))
+        });
+    });
+}
+
+#[test]
+fn log_command_that_is_missing_is_an_error_that_names_it() {
+    both(|program| {
+        let output = Start::new(program)
+            .options(["--log-file=| no-such-command -x"])
+            .run();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(
+            stderr(&output).contains("failed to open pipe:| no-such-command -x"),
+            "{}",
+            stderr(&output)
+        );
+    });
+}
+
+#[test]
+fn log_file_that_cannot_be_opened_is_an_error_that_names_it() {
+    both(|program| {
+        let output = Start::new(program)
+            .options(["--log-file=nowhere/log"])
+            .run();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(
+            stderr(&output).contains("failed to open log file:nowhere/log"),
+            "{}",
+            stderr(&output)
+        );
+    });
+}
+
+#[test]
+fn log_command_that_dies_is_started_again_and_no_line_is_lost() {
+    let daemon = Start::new(Program::Ours)
+        .options([
+            "--interval=0",
+            "--log-file=| echo $$ >> loggers; exec cat >> log",
+        ])
+        .shell("while :; do n=$((n + 1)); echo line $n; sleep 0.01; done")
+        .start();
+    for killed in 1..=3 {
+        let logger = wait_for("a log command", || {
+            daemon
+                .read("loggers")
+                .unwrap_or_default()
+                .lines()
+                .nth(killed - 1)
+                .map(|pid| pid.parse().unwrap())
+        });
+        daemon.wait("a line", || {
+            daemon.read("log").filter(|log| log.contains("line 1\n"))
+        });
+        kill(Pid::from_raw(logger), Signal::SIGKILL).unwrap();
+    }
+    daemon.wait("the report", || {
+        daemon.read("log").filter(|log| {
+            log.matches("log command killed by signal 9 (SIGKILL), starting it again")
+                .count()
+                == 3
+        })
+    });
+    let log = daemon.wait("later lines", || {
+        daemon.read("log").filter(|log| log.contains("line 300\n"))
+    });
+    let numbers: Vec<u32> = log
+        .lines()
+        .filter_map(|line| line.strip_prefix("line ")?.parse().ok())
+        .collect();
+    // What the killed command had read and not written is its own loss: each time
+    // it may be the part of the pipe it had just taken.
+    let missing = (1..=300).filter(|number| !numbers.contains(number)).count();
+    assert!(missing <= 15, "{missing} lines are missing");
+}
+
+#[test]
+fn worker_never_blocks_on_a_log_command_that_cannot_run() {
+    let daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--log-file=| sh broken.sh"])
+        .file("broken.sh", "exit 1")
+        .shell("head -c 4000000 /dev/zero | tr '\\0' x; echo; echo done > finished; exec sleep 600")
+        .start();
+    daemon.wait("the worker to have written everything", || {
+        daemon.read("finished")
+    });
+    daemon.write("broken.sh", "exec cat >> log");
+    daemon.wait("the report of what was lost", || {
+        daemon.read("log").filter(|log| {
+            log.contains("bytes of output were lost while the log command did not run")
+        })
+    });
+}
+
+#[test]
+fn log_file_is_opened_again_on_usr1() {
+    let daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--port=127.0.0.1:0", "--log-file=log"])
+        .start();
+    daemon.wait("the output", || {
+        daemon
+            .read("log")
+            .filter(|log| log.contains("serving as generation 1"))
+    });
+    fs::rename(daemon.path("log"), daemon.path("log.1")).unwrap();
+    daemon.signal(Signal::SIGUSR1);
+    daemon.wait("the new file", || {
+        daemon
+            .read("log")
+            .filter(|log| log.contains("received USR1, opened log again"))
+    });
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait("the next generation in it", || {
+        daemon
+            .read("log")
+            .filter(|log| log.contains("serving as generation"))
+    });
+}
+
+#[test]
+fn log_lines_have_the_time_if_asked() {
+    let mut daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--log-format=text"])
+        .shell("exec sleep 600")
+        .start();
+    daemon.wait_for_log("starting new worker");
+    let log = daemon.stop();
+    for line in log.lines() {
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert!(chrono_like(time), "{line}");
+        assert!(
+            rest.starts_with(&format!("start_server[{}]: ", daemon.pid())),
+            "{line}"
+        );
+    }
+    assert!(log.contains("]: exiting\n"), "{log}");
+}
+
+/// `2026-01-02T03:04:05.678+09:00`
+fn chrono_like(text: &str) -> bool {
+    let shape: String = text
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
+    [
+        "0000-00-00T00:00:00.000+00:00",
+        "0000-00-00T00:00:00.000-00:00",
+    ]
+    .contains(&shape.as_str())
+}
+
+#[test]
+fn log_lines_are_json_if_asked() {
+    let mut daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--log-format=json", "--dir=."])
+        .shell("exec sleep 600")
+        .start();
+    daemon.wait_for_log("starting new worker");
+    let log = daemon.stop();
+    for line in log.lines() {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(chrono_like(value["time"].as_str().unwrap()), "{line}");
+        assert_eq!(value["program"], "start_server");
+        assert_eq!(value["pid"], daemon.pid());
+        assert!(value["message"].is_string());
+    }
+    assert!(log.contains("\"exiting\""), "{log}");
+}
+
+#[test]
+fn reader_of_the_log_that_stalls_does_not_stall_the_deploy() {
+    let start = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--signal-on-hup=TERM"])
+        .shell("exec sleep 600");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = start.command();
+    let mut full = writer.try_clone().unwrap();
+    let mut child = command
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    drop(command);
+    let dir = start.dir().to_owned();
+    let generation = |wanted: &str| {
+        wait_for("a generation", || {
+            fs::read_to_string(dir.join("status"))
+                .ok()
+                .filter(|text| text.starts_with(wanted))
+        })
+    };
+    generation("1:");
+    // Nobody reads, and there is no room for another line.
+    let flags = nix::fcntl::OFlag::O_NONBLOCK;
+    nix::fcntl::fcntl(&full, nix::fcntl::FcntlArg::F_SETFL(flags)).unwrap();
+    while full.write(&[b'x'; 4096]).is_ok() {}
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGHUP).unwrap();
+    generation("2:");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    drop((reader, start));
+}
+
+#[test]
+fn daemon_is_detached_and_its_sockets_listen_when_the_launcher_returns() {
+    both(|program| {
+        let start = Start::new(program)
+            .files()
+            .options(["--interval=0", "--path=a.sock"]);
+        let (daemon, output) = start.daemonize();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        std::os::unix::net::UnixStream::connect(daemon.path("a.sock")).unwrap();
+        let pid = daemon.pid();
+        let own = getsid(None).unwrap();
+        let session = getsid(Some(Pid::from_raw(pid))).unwrap();
+        assert_ne!(session, own);
+        assert_ne!(
+            session.as_raw(),
+            pid,
+            "a session's leader can get a terminal again"
+        );
+        assert_eq!(
+            fs::read_link(format!("/proc/{pid}/fd/0")).unwrap().to_str(),
+            Some("/dev/null")
+        );
+        assert_eq!(
+            fs::read_link(format!("/proc/{pid}/cwd")).unwrap(),
+            daemon.dir.path().canonicalize().unwrap()
+        );
+        daemon.wait_for_log("serving as generation 1");
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait("its end", || (!is_running(pid)).then_some(()));
+        assert!(!daemon.path("pid").exists() && !daemon.path("a.sock").exists());
+    });
+}
+
+#[test]
+fn daemon_keeps_a_socket_that_is_its_standard_input() {
+    both(|program| {
+        let (daemon, output) = Start::new(program)
+            .files()
+            .options(["--interval=0", "--port=127.0.0.1:0=0"])
+            .daemonize();
+        assert!(output.status.success(), "{}", stderr(&output));
+        daemon.wait_for_log("serving as generation 1");
+        assert_eq!(daemon.ask("generation"), "1");
+    });
+}
+
+#[test]
+fn launcher_tells_why_the_daemon_did_not_start() {
+    let mut holder = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0"])
+        .shell("exec sleep 600")
+        .start();
+    holder.wait("the pid file", || holder.read("pid"));
+    let pid_file = format!("--pid-file={}", holder.path("pid").display());
+    for (options, words, text) in [
+        (&[][..], &["./missing"][..], "failed to exec ./missing"),
+        (&["--dir=nowhere"], &["true"], "failed to chdir:nowhere"),
+        (
+            &["--status-file=nowhere/status"],
+            &["true"],
+            "nowhere/status",
+        ),
+        (
+            &["--port=192.0.2.1:0"],
+            &["true"],
+            "failed to bind to 192.0.2.1:0",
+        ),
+        (&[&pid_file], &["true"], "is held by the running process"),
+        (
+            &["--user=no-such-user"],
+            &["true"],
+            "--user no-such-user: no such user",
+        ),
+    ] {
+        let (_daemon, output) = Start::new(Program::Ours)
+            .options(options)
+            .program(words)
+            .daemonize();
+        assert!(!output.status.success(), "{options:?} {words:?}");
+        assert!(
+            stderr(&output).contains(text),
+            "{options:?} {words:?}: {}",
+            stderr(&output)
+        );
+    }
+    holder.stop();
+}
+
+#[test]
+fn launcher_waits_for_readiness_if_it_is_waited_for() {
+    let start = Start::new(Program::Ours)
+        .files()
+        .options(["--wait-ready", "--port=127.0.0.1:0"])
+        .file("mode", "ready");
+    let (daemon, output) = start.daemonize();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(daemon.generations(), [1]);
+    daemon.signal(Signal::SIGTERM);
+
+    let start = Start::new(Program::Ours)
+        .files()
+        .options(["--wait-ready", "--port=127.0.0.1:0"])
+        .file("mode", "exit=4");
+    let (daemon, output) = start.daemonize();
+    assert_ne!(output.status.code(), Some(0));
+    assert!(
+        stderr(&output).contains("generation 1 failed: exited with code 4"),
+        "{}",
+        stderr(&output)
+    );
+    daemon.wait("its end", || {
+        super::daemon::marked(daemon.dir.path())
+            .is_empty()
+            .then_some(())
+    });
+    assert!(!daemon.path("pid").exists());
+}
+
+#[test]
+fn pid_file_has_the_id_and_a_lock_for_life() {
+    both(|program| {
+        let mut daemon = Daemon::serving(program);
+        let pid = daemon.pid();
+        assert_eq!(daemon.read("pid").unwrap(), format!("{pid}\n"));
+        let path = daemon.path("pid");
+        assert_eq!(
+            graceful_listener::PidFile::holder(&path).unwrap(),
+            Some(pid.cast_unsigned())
+        );
+        daemon.stop();
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn pid_file_left_by_a_killed_one_is_taken_over() {
+    both(|program| {
+        let mut first = Start::new(program)
+            .files()
+            .options(["--interval=0"])
+            .shell("exec sleep 600")
+            .start();
+        first.wait("the status file", || first.read("status"));
+        first.kill();
+        let second = first
+            .again(&[
+                "--interval=0",
+                "--pid-file=pid",
+                "--status-file=status",
+                "--port=127.0.0.1:0",
+            ])
+            .start();
+        second.wait("its id", || {
+            (second.read("pid")? == format!("{}\n", second.pid())).then_some(())
+        });
+    });
+}
+
+#[test]
+fn second_instance_leaves_the_pid_file_of_the_first_alone() {
+    let daemon = Daemon::serving(Program::Ours);
+    let before = daemon.read("pid").unwrap();
+    let pid_file = format!("--pid-file={}", daemon.path("pid").display());
+    let output = Start::new(Program::Ours).options([&pid_file]).run();
+    assert!(!output.status.success());
+    assert!(
+        stderr(&output).contains(&format!("is held by the running process {}", daemon.pid())),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(daemon.read("pid").unwrap(), before);
+    assert_eq!(daemon.ask("generation"), "1");
+}
+
+#[test]
+fn status_file_is_sorted_by_number() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "stay")
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0"])
+        .start();
+    for generation in 2..=11 {
+        daemon.worker(generation - 1);
+        daemon.signal(Signal::SIGHUP);
+    }
+    daemon.wait_for_generations(&(1..=11).collect::<Vec<_>>());
+}
+
+#[test]
+fn status_file_is_not_there_before_a_worker_serves() {
+    both(|program| {
+        let mut daemon = Start::new(program)
+            .files()
+            .options(["--interval=600", "--port=127.0.0.1:0"])
+            .start();
+        daemon.worker(1);
+        assert!(!daemon.path("status").exists());
+        daemon.signal(Signal::SIGTERM);
+        assert!(daemon.wait_for_exit().success());
+        assert!(!daemon.path("status").exists());
+    });
+}
+
+#[test]
+fn status_file_of_another_is_not_removed_by_a_failed_start() {
+    both(|program| {
+        let start = Start::new(program)
+            .options(["--status-file=status", "--port=192.0.2.1:0"])
+            .file("status", "1:1\n");
+        let path = start.dir().join("status");
+        assert!(!start.command().output().unwrap().status.success());
+        assert_eq!(fs::read_to_string(path).unwrap(), "1:1\n");
+    });
+}
+
+#[test]
+fn status_file_that_cannot_be_written_ends_the_first_start() {
+    let output = Start::new(Program::Ours)
+        .options(["--status-file=nowhere/status"])
+        .run();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("nowhere/status: No such file or directory"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn status_file_is_not_written_through_a_link() {
+    // Whoever owns the directory must not lead the super-daemon elsewhere.
+    let start = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0"])
+        .shell("exec sleep 600")
+        .file("victim", "safe");
+    let dir = start.dir().to_owned();
+    let mut command = start.command();
+    let script = format!("ln -s victim status.$$; exec \"$0\" \"$@\"");
+    let mut wrapped = std::process::Command::new("sh");
+    wrapped
+        .args(["-c", &script])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .current_dir(&dir);
+    wrapped.envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    command = wrapped;
+    let daemon = start.start_as(&mut command);
+    daemon.wait_for_generations(&[1]);
+    assert_eq!(daemon.read("victim").unwrap(), "safe");
+}
+
+#[test]
+fn envdir_is_read_anew_for_each_worker() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=env"])
+            .file("env/COLOUR", "blue\n")
+            .file("env/.hidden", "x")
+            .file("env/EMPTY", "")
+            .file("env/BLANK", "\n")
+            .start();
+        daemon.worker(1);
+        assert_eq!(daemon.ask("env COLOUR"), "=blue");
+        assert_eq!(daemon.ask("env .hidden"), "unset");
+        assert_eq!(daemon.ask("env EMPTY"), "unset");
+        assert_eq!(daemon.ask("env BLANK"), "=");
+        daemon.write("env/COLOUR", "green\nand more\n");
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_answer_of(2);
+        assert_eq!(daemon.ask("env COLOUR"), "=green");
+    });
+}
+
+#[test]
+fn envdir_file_that_is_removed_is_unset() {
+    let daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=env"])
+        .file("env/COLOUR", "blue\n")
+        .file("env/SHAPE", "round\n")
+        .env("SHAPE", "square")
+        .start();
+    daemon.worker(1);
+    daemon.write("env/COLOUR", "green\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_answer_of(2);
+    assert_eq!(
+        (daemon.ask("env COLOUR"), daemon.ask("env SHAPE")),
+        ("=green".into(), "=round".into())
+    );
+    fs::remove_file(daemon.path("env/COLOUR")).unwrap();
+    fs::remove_file(daemon.path("env/SHAPE")).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_answer_of(3);
+    // Back to what the super-daemon itself was started with.
+    assert_eq!(
+        (daemon.ask("env COLOUR"), daemon.ask("env SHAPE")),
+        ("unset".into(), "=square".into())
+    );
+}
+
+#[test]
+fn envdir_may_come_from_the_environment_and_change_the_options() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .files()
+            .options(["--interval=0", "--port=127.0.0.1:0", "--kill-old-delay=0"])
+            .env("ENVDIR", "env")
+            .file("env/COLOUR", "blue")
+            .start();
+        daemon.worker(1);
+        assert_eq!(daemon.ask("env COLOUR"), "=blue");
+        daemon.write("env/KILL_OLD_DELAY", "1\n");
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_log("sleeping 1 secs before killing old workers");
+    });
+}
+
+#[test]
+fn envdir_that_is_missing_is_empty() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=nowhere"])
+            .start();
+        daemon.worker(1);
+        assert_eq!(daemon.ask("env ENVDIR"), "=nowhere");
+    });
+}
+
+#[test]
+fn env_file_is_read_anew_for_each_worker() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options([
+            "--interval=0",
+            "--port=127.0.0.1:0",
+            "--env-file=app.env",
+            "--retry-delay=600",
+            "--retry-max-delay=600",
+        ])
+        .file(
+            "app.env",
+            "# colours\nCOLOUR=\"sky blue\"\nexport SHAPE='round'\n",
+        )
+        .env("SHAPE", "square")
+        .start();
+    daemon.worker(1);
+    assert_eq!(
+        (daemon.ask("env COLOUR"), daemon.ask("env SHAPE")),
+        ("=sky blue".into(), "=round".into())
+    );
+    daemon.write("app.env", "COLOUR=green\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_answer_of(2);
+    assert_eq!(
+        (daemon.ask("env COLOUR"), daemon.ask("env SHAPE")),
+        ("=green".into(), "=square".into())
+    );
+    // A broken one is a generation that failed.
+    daemon.write("app.env", "COLOUR=green\nno value\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("generation 3 failed: --env-file app.env line 2: expected NAME=VALUE");
+    assert_eq!(daemon.ask("generation"), "2");
+}
+
+#[test]
+fn env_file_that_is_missing_ends_the_first_start() {
+    let output = Start::new(Program::Ours)
+        .options(["--env-file=nowhere.env"])
+        .run();
+    assert!(!output.status.success());
+    assert!(
+        stderr(&output).contains("failed to read --env-file nowhere.env: No such file"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn full_disk_stops_neither_the_start_of_a_generation_nor_the_end() {
+    let Some(disk) = SmallDisk::new() else {
+        return;
+    };
+    let status = disk.0.path().join("status");
+    let mut daemon = Start::new(Program::Ours)
+        .options([
+            "--interval=0",
+            "--port=127.0.0.1:0",
+            &format!("--status-file={}", status.display()),
+        ])
+        .start();
+    daemon.worker(1);
+    daemon.wait("the status", || {
+        fs::read_to_string(&status)
+            .ok()
+            .filter(|text| text.starts_with("1:"))
+    });
+    disk.fill();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_answer_of(2);
+    daemon.wait_for_log("failed to write status file");
+    disk.empty();
+    // It is tried again, without anything else happening.
+    daemon.wait("the status", || {
+        fs::read_to_string(&status)
+            .ok()
+            .filter(|text| text.starts_with("2:"))
+    });
+    disk.fill();
+    daemon.stop();
+    assert!(!status.exists());
+}
+
+#[test]
+fn full_disk_refuses_the_start_with_a_pid_file() {
+    let Some(disk) = SmallDisk::new() else {
+        return;
+    };
+    disk.fill();
+    let pid_file = disk.0.path().join("pid");
+    let output = Start::new(Program::Ours)
+        .options([format!("--pid-file={}", pid_file.display())])
+        .run();
+    assert_eq!(output.status.code(), Some(28));
+    assert!(stderr(&output).contains("pid file"), "{}", stderr(&output));
+    assert!(!pid_file.exists());
+}
+
+/// A file system of its own, which can be filled to the last byte.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+            .arg(dir.path())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if !mounted {
+            assert!(
+                std::env::var_os("TEST_REQUIRE_ALL").is_none(),
+                "no file system can be mounted"
+            );
+            eprintln!("left out: no file system can be mounted");
+        }
+        mounted.then_some(Self(dir))
+    }
+
+    fn fill(&self) {
+        let mut file = fs::File::create(self.0.path().join("ballast")).unwrap();
+        while file.write(&[0; 512]).is_ok_and(|written| written > 0) {}
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.0.path().join("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+#[test]
+fn log_file_is_readable_by_its_group_only_as_the_mask_says() {
+    let daemon = Start::new(Program::Ours)
+        .options([
+            "--interval=0",
+            "--log-file=log",
+            "--umask=027",
+            "--port=127.0.0.1:0",
+        ])
+        .shell("umask; exec sleep 600")
+        .start();
+    daemon.wait("the mask", || {
+        daemon.read("log").filter(|log| log.contains("0027"))
+    });
+    assert_eq!(
+        fs::metadata(daemon.path("log")).unwrap().mode() & 0o777,
+        0o640
+    );
+}
+
+#[test]
+fn connections_wait_while_no_worker_lives() {
+    both(|program| {
+        let daemon = Daemon::serving(program);
+        let address = daemon.address();
+        daemon.write("mode", "sleep=500");
+        kill(Pid::from_raw(daemon.worker(1)), Signal::SIGKILL).unwrap();
+        daemon.wait_for_log("died unexpectedly");
+        // Refused by nobody, answered by the next one.
+        let mut stream = TcpStream::connect(&address).unwrap();
+        assert_eq!(super::worker::talk(&mut stream, "generation").unwrap(), "2");
+    });
+}

@@ -1,1 +1,244 @@
+//! SIGUSR2: the super-daemon becomes the program now installed under its name.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::daemon::{Daemon, Program, Start, is_running, proc_status, stderr};
+
+/// Starts a copy of the program, by a name that can be made to lead elsewhere.
+fn start(options: &[&str]) -> Daemon {
+    let start = Start::new(Program::Ours).file("mode", "stay").files().options(["--interval=0", "--port=127.0.0.1:0"]).options(options);
+    let link = start.dir().join("start_server");
+    lead(&link, &Program::Ours.path());
+    let mut command = start.command_of(Path::new("./start_server"));
+    let daemon = start.start_as(&mut command);
+    daemon.wait_for_generations(&[1]);
+    daemon.worker(1);
+    daemon
+}
+
+fn lead(link: &Path, target: &Path) {
+    let draft = link.with_extension("new");
+    std::os::unix::fs::symlink(target, &draft).unwrap();
+    fs::rename(draft, link).unwrap();
+}
+
+fn install(daemon: &Daemon, script: &str) -> PathBuf {
+    let path = daemon.path("broken");
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    lead(&daemon.path("start_server"), &path);
+    path
+}
+
+fn executable(daemon: &Daemon) -> PathBuf {
+    fs::read_link(format!("/proc/{}/exe", daemon.pid())).unwrap()
+}
+
+fn upgrade(daemon: &Daemon, times: usize) {
+    daemon.signal(Signal::SIGUSR2);
+    daemon.wait_for_logs("goes on with generation", times);
+}
+
+#[test]
+fn new_program_has_the_same_id_sockets_workers_and_files() {
+    let mut daemon = start(&["--path=a.sock"]);
+    let (pid, worker) = (daemon.pid(), daemon.worker(1));
+    let copy = daemon.path("start_server-2");
+    fs::copy(Program::Ours.path(), &copy).unwrap();
+    lead(&daemon.path("start_server"), &copy);
+    upgrade(&daemon, 1);
+    assert_eq!(executable(&daemon), copy.canonicalize().unwrap());
+    assert_eq!(daemon.read("pid").unwrap(), format!("{pid}\n"));
+    let held = graceful_listener::PidFile::holder(daemon.path("pid")).unwrap();
+    assert_eq!(held, Some(pid.cast_unsigned()), "the lock was let go");
+    assert!(is_running(worker));
+    assert_eq!(proc_status(worker, "PPid"), pid.to_string());
+    assert_eq!(daemon.ask("generation"), "1");
+    // It restarts and counts on, with the same sockets, and ends as before.
+    daemon.write("mode", "");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("generation 1 received TERM");
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+    daemon.wait_for_log(&format!("old worker {worker} died, status:9"));
+    daemon.wait_for_answer_of(2);
+    UnixStream::connect(daemon.path("a.sock")).unwrap();
+    daemon.stop();
+    assert!(!daemon.path("a.sock").exists() && !daemon.path("pid").exists() && !daemon.path("status").exists());
+}
+
+#[test]
+fn many_upgrades_leak_nothing() {
+    let mut daemon = start(&["--log-file=| cat >> output"]);
+    let count = || fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    let before = count();
+    for times in 1..=10 {
+        upgrade(&daemon, times);
+    }
+    daemon.wait("as few descriptors as before", || (count() <= before).then_some(()));
+    assert_eq!(daemon.ask("generation"), "1");
+    daemon.write("mode", "");
+    daemon.signal(Signal::SIGHUP);
+    daemon.worker(2);
+    kill(Pid::from_raw(daemon.worker(1)), Signal::SIGKILL).unwrap();
+    daemon.wait_for_generations(&[2]);
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait_for_exit().success());
+    daemon.wait("the last line", || daemon.log().contains("exiting\n").then_some(()));
+}
+
+#[test]
+fn program_that_cannot_take_over_is_not_executed() {
+    for (script, reason) in [
+        ("#!/bin/sh\nexit 1\n", "exited with code 1"),
+        ("#!/bin/sh\nexit 0\n", "exited with code 0"),
+        ("#!/bin/sh\necho 0.35\n", "exited with code 0"),
+        ("#!/bin/sh\nkill -9 $$\n", "killed by signal 9"),
+        ("not a program", "failed to execute"),
+    ] {
+        let daemon = start(&[]);
+        install(&daemon, script);
+        daemon.signal(Signal::SIGUSR2);
+        let log = daemon.wait_for_log("going on with the old program");
+        assert!(log.contains(reason), "{script:?}: {log}");
+        assert_eq!(executable(&daemon), Program::Ours.path().canonicalize().unwrap());
+        assert_eq!(daemon.ask("generation"), "1");
+        // Signals work as before, and a program that is whole again is taken.
+        daemon.write("mode", "");
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_log("generation 1 received TERM");
+        lead(&daemon.path("start_server"), &Program::Ours.path());
+        upgrade(&daemon, 1);
+    }
+}
+
+#[test]
+fn program_that_is_missing_changes_nothing() {
+    let daemon = start(&[]);
+    fs::remove_file(daemon.path("start_server")).unwrap();
+    daemon.signal(Signal::SIGUSR2);
+    let log = daemon.wait_for_log("going on with the old program");
+    assert!(log.contains("No such file or directory"), "{log}");
+    assert_eq!(daemon.ask("generation"), "1");
+}
+
+#[test]
+fn perls_program_is_not_taken_for_ours() {
+    if !Program::Perl.path().exists() {
+        return;
+    }
+    let daemon = start(&["--path=a.sock"]);
+    lead(&daemon.path("start_server"), &Program::Perl.path());
+    daemon.signal(Signal::SIGUSR2);
+    daemon.wait_for_log("cannot take over: it exited with code 1; going on with the old program");
+    assert!(daemon.path("a.sock").exists());
+    assert_eq!(daemon.read("pid").unwrap(), format!("{}\n", daemon.pid()));
+}
+
+#[test]
+fn upgrade_waits_for_a_start_that_is_under_way() {
+    let daemon = start(&["--wait-ready"]);
+    drop(daemon);
+    let start = Start::new(Program::Ours).file("mode", "ready").files().options(["--port=127.0.0.1:0", "--wait-ready"]);
+    let daemon = start.start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "sleep=700 ready");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_logs("starting new worker", 2);
+    daemon.signal(Signal::SIGUSR2);
+    let log = daemon.wait_for_log("goes on with generation 2");
+    let at = |text: &str| log.find(text).unwrap_or_else(|| panic!("no {text:?} in:\n{log}"));
+    assert!(at("killing old workers") < at("executing "));
+    // The workers' messages still reach it.
+    daemon.wait_for_generations(&[2]);
+    daemon.write("mode", "ready");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_generations(&[3]);
+}
+
+#[test]
+fn hangup_that_comes_with_the_upgrade_is_not_lost() {
+    for _ in 0..5 {
+        let daemon = start(&[]);
+        daemon.write("mode", "");
+        daemon.signal(Signal::SIGUSR2);
+        daemon.wait_for_log("received USR2");
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_log("goes on with generation");
+        daemon.worker(2);
+    }
+}
+
+#[test]
+fn status_is_kept() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "ready")
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0", "--wait-ready", "--retry-delay=600", "--retry-max-delay=600"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "exit=6");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("generation 2 failed");
+    let json = || -> serde_json::Value {
+        let output = daemon.control(&["--status", "--json", "--pid-file=pid"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_str(&super::daemon::stdout(&output)).unwrap()
+    };
+    let before = json();
+    upgrade(&daemon, 1);
+    let after = json();
+    assert_eq!(after["generations"][0]["status"], "generation 1 is well");
+    assert_eq!(after["last_failure"]["reason"], before["last_failure"]["reason"]);
+    assert_eq!(after["generation"], 2);
+    assert!(after["age_seconds"].as_f64() >= before["age_seconds"].as_f64());
+}
+
+#[test]
+fn worker_that_was_to_be_killed_is_killed_by_the_new_program() {
+    let daemon = start(&["--stop-timeout=2"]);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("generation 1 received TERM");
+    upgrade(&daemon, 1);
+    daemon.wait_for_log(&format!("old worker {} died, status:9", daemon.worker(1)));
+    daemon.wait_for_generations(&[2]);
+}
+
+#[test]
+fn worker_that_dies_during_the_upgrade_is_replaced() {
+    let daemon = start(&[]);
+    let worker = daemon.worker(1);
+    daemon.signal(Signal::SIGUSR2);
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+    daemon.wait_for_log("goes on with generation");
+    daemon.worker(2);
+    assert!(daemon.log().contains(&format!("worker {worker} died unexpectedly with status:9")));
+}
+
+#[test]
+fn leaked_variable_of_an_upgrade_is_not_believed() {
+    // A worker that is itself a super-daemon inherits nothing of it.
+    let daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--port=127.0.0.1:0"])
+        .env("START_SERVER_RESUME", "1:7")
+        .start();
+    daemon.worker(1);
+    assert_eq!(daemon.ask("env START_SERVER_RESUME"), "unset");
+    assert!(daemon.log().contains("starting now"));
+}
+
+#[test]
+fn workers_are_not_told_of_their_parents_death_by_an_upgrade() {
+    let daemon = start(&["--die-with-parent"]);
+    upgrade(&daemon, 1);
+    assert_eq!(daemon.ask("generation"), "1");
+    assert!(!daemon.log().contains("generation 1 received"));
+    // But by its death after it.
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait_for_log("generation 1 received TERM");
+}

@@ -1,1 +1,118 @@
+//! What becomes of workers whose super-daemon was killed.
 
+use std::net::TcpListener;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::daemon::{Daemon, Program, Start, is_running, stderr};
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn start_on(program: Program, port: &str) -> Daemon {
+    let daemon = Start::new(program).files().options(["--interval=0", "--path=a.sock", port]).start();
+    daemon.wait_for_generations(&[1]);
+    daemon.worker(1);
+    daemon
+}
+
+fn can_adopt() -> bool {
+    // Without the right to trace, only a child can be looked into.
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let can = nix::unistd::geteuid().is_root() || matches!(scope.trim(), "" | "0");
+    if !can {
+        eprintln!("left out: this user may not trace its own processes");
+    }
+    can
+}
+
+#[test]
+fn worker_of_a_killed_super_daemon_is_adopted_and_replaced() {
+    if !can_adopt() {
+        return;
+    }
+    for whose in [Program::Ours, Program::Perl] {
+        if !whose.path().exists() {
+            continue;
+        }
+        let port = format!("--port=127.0.0.1:{}", free_port());
+        let mut first = start_on(whose, &port);
+        let orphan = first.worker(1);
+        first.kill();
+        assert_eq!(first.ask("generation"), "1");
+        let start = first.again(&["--interval=0", "--path=a.sock", &port, "--pid-file=pid", "--status-file=status"]);
+        let mut second = start.ours().start();
+        second.wait_for_log(&format!("adopting worker {orphan} of generation 1: its super-daemon is gone"));
+        // The count goes on, and the orphan is told when its successor serves.
+        second.worker(2);
+        second.wait_for_log(&format!("new worker is now running, sending TERM to old workers:{orphan}"));
+        second.wait_for_log(&format!("old worker {orphan} died, status:"));
+        second.wait_for_answer_of(2);
+        second.wait_for_generations(&[2]);
+        std::os::unix::net::UnixStream::connect(second.path("a.sock")).unwrap();
+        second.stop();
+        assert!(!second.path("a.sock").exists());
+    }
+}
+
+#[test]
+fn orphan_serves_until_its_successor_does() {
+    if !can_adopt() {
+        return;
+    }
+    let port = format!("--port=127.0.0.1:{}", free_port());
+    let mut first = start_on(Program::Ours, &port);
+    let orphan = first.worker(1);
+    first.kill();
+    first.write("mode", "exit=1");
+    let second = first
+        .again(&["--interval=1", "--path=a.sock", &port, "--pid-file=pid", "--status-file=status"])
+        .start();
+    second.wait_for_log("generation 2 failed");
+    assert!(is_running(orphan));
+    assert_eq!(second.ask("generation"), "1");
+    second.write("mode", "");
+    second.wait_for_log(&format!("old worker {orphan} died"));
+}
+
+#[test]
+fn second_super_daemon_does_not_take_the_sockets_of_a_living_one() {
+    let port = format!("--port=127.0.0.1:{}", free_port());
+    let first = start_on(Program::Ours, &port);
+    let output = Start::new(Program::Ours).options([&port]).run();
+    assert_eq!(output.status.code(), Some(98), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("adopting"), "{}", stderr(&output));
+    assert_eq!(first.ask("generation"), "1");
+}
+
+#[test]
+fn port_zero_and_foreign_paths_are_nobodys_to_adopt() {
+    let mut first = Start::new(Program::Ours).files().options(["--interval=0", "--path=a.sock", "--port=127.0.0.1:0"]).start();
+    first.wait_for_generations(&[1]);
+    first.worker(1);
+    first.kill();
+    // The same words in another directory mean other sockets.
+    let second = Start::new(Program::Ours).options(["--interval=0", "--path=a.sock", "--port=127.0.0.1:0"]).start();
+    second.worker(1);
+    assert!(!second.log().contains("adopting"), "{}", second.log());
+}
+
+#[test]
+fn super_daemon_and_worker_killed_together_leave_room_for_the_next() {
+    let port = format!("--port=127.0.0.1:{}", free_port());
+    let mut first = start_on(Program::Ours, &port);
+    let worker = first.worker(1);
+    first.kill();
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+    first.wait("its end", || (!is_running(worker)).then_some(()));
+    let mut second = first.again(&["--interval=0", "--path=a.sock", &port, "--pid-file=pid", "--status-file=status"]).start();
+    second.wait_for_log("removing existing socket file:a.sock");
+    second.wait("a worker", || (second.workers().len() == 2).then_some(()));
+    assert_eq!(second.ask("generation"), "1");
+    second.stop();
+    for file in ["a.sock", "pid", "status"] {
+        assert!(!second.path(file).exists(), "{file}");
+    }
+}

@@ -28,13 +28,22 @@ fn term_ends_the_workers_and_then_the_super_daemon() {
 fn int_always_sends_term() {
     both(|program| {
         let mut daemon = Start::new(program)
-            .options(["--interval=0", "--port=127.0.0.1:0", "--signal-on-term=USR1"])
+            .options([
+                "--interval=0",
+                "--port=127.0.0.1:0",
+                "--signal-on-term=USR1",
+            ])
             .start();
         let worker = daemon.worker(1);
         daemon.signal(Signal::SIGINT);
         assert!(daemon.wait_for_exit().success());
         let log = daemon.log();
-        assert!(log.contains(&format!("received INT, sending TERM to all workers:{worker}")), "{log}");
+        assert!(
+            log.contains(&format!(
+                "received INT, sending TERM to all workers:{worker}"
+            )),
+            "{log}"
+        );
         assert!(log.contains("generation 1 received TERM"), "{log}");
     });
 }
@@ -44,7 +53,12 @@ fn signal_on_term_is_what_the_workers_get() {
     both(|program| {
         for name in ["USR1", "sigusr1", "10"] {
             let mut daemon = Start::new(program)
-                .options(["--interval=0", "--port=127.0.0.1:0", "--signal-on-term", name])
+                .options([
+                    "--interval=0",
+                    "--port=127.0.0.1:0",
+                    "--signal-on-term",
+                    name,
+                ])
                 .start();
             daemon.worker(1);
             let log = daemon.stop();
@@ -57,11 +71,17 @@ fn signal_on_term_is_what_the_workers_get() {
 fn signal_on_hup_is_what_old_workers_get() {
     both(|program| {
         let daemon = Start::new(program)
-            .options(["--interval=0", "--port=127.0.0.1:0", "--signal-on-hup=SigUsr1"])
+            .options([
+                "--interval=0",
+                "--port=127.0.0.1:0",
+                "--signal-on-hup=SigUsr1",
+            ])
             .start();
         let first = daemon.worker(1);
         daemon.signal(Signal::SIGHUP);
-        daemon.wait_for_log(&format!("new worker is now running, sending USR1 to old workers:{first}"));
+        daemon.wait_for_log(&format!(
+            "new worker is now running, sending USR1 to old workers:{first}"
+        ));
         daemon.wait_for_log("generation 1 received USR1");
         daemon.wait_for_log(&format!("old worker {first} died, status:0"));
     });
@@ -70,7 +90,10 @@ fn signal_on_hup_is_what_old_workers_get() {
 #[test]
 fn every_restart_tells_all_old_workers_again() {
     both(|program| {
-        let daemon = Start::new(program).file("mode", "stay").options(["--interval=0", "--port=127.0.0.1:0"]).start();
+        let daemon = Start::new(program)
+            .file("mode", "stay")
+            .options(["--interval=0", "--port=127.0.0.1:0"])
+            .start();
         let first = daemon.worker(1);
         daemon.signal(Signal::SIGHUP);
         daemon.wait_for_log("generation 1 received TERM");
@@ -78,7 +101,10 @@ fn every_restart_tells_all_old_workers_again() {
         daemon.signal(Signal::SIGHUP);
         daemon.wait_for_logs("generation 1 received TERM", 2);
         let log = daemon.wait_for_log("generation 2 received TERM");
-        assert!(log.contains(&format!("sending TERM to old workers:{first},{second}")), "{log}");
+        assert!(
+            log.contains(&format!("sending TERM to old workers:{first},{second}")),
+            "{log}"
+        );
     });
 }
 
@@ -97,19 +123,31 @@ fn alarm_is_ignored() {
 fn quit_stops_as_term_does() {
     let mut daemon = Start::new(Program::Ours)
         .files()
-        .options(["--interval=0", "--port=127.0.0.1:0", "--signal-on-term=USR1"])
+        .options([
+            "--interval=0",
+            "--port=127.0.0.1:0",
+            "--signal-on-term=USR1",
+        ])
         .start();
     let worker = daemon.worker(1);
     daemon.signal(Signal::SIGQUIT);
     assert!(daemon.wait_for_exit().success());
     let log = daemon.log();
-    assert!(log.contains(&format!("received QUIT, sending USR1 to all workers:{worker}")), "{log}");
+    assert!(
+        log.contains(&format!(
+            "received QUIT, sending USR1 to all workers:{worker}"
+        )),
+        "{log}"
+    );
     assert!(!is_running(worker));
 }
 
 #[test]
 fn usr1_reaches_a_worker_that_handles_it() {
-    let daemon = Start::new(Program::Ours).file("mode", "stay").options(["--interval=0", "--port=127.0.0.1:0"]).start();
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "stay")
+        .options(["--interval=0", "--port=127.0.0.1:0"])
+        .start();
     daemon.worker(1);
     daemon.signal(Signal::SIGUSR1);
     daemon.wait_for_log("generation 1 received USR1");
@@ -118,24 +156,40 @@ fn usr1_reaches_a_worker_that_handles_it() {
 
 #[test]
 fn usr1_and_winch_do_not_reach_a_worker_they_would_kill() {
-    let mut daemon = Start::new(Program::Ours).options(["--interval=0"]).program(&["sleep", "600"]).start();
+    let mut daemon = Start::new(Program::Ours)
+        .options(["--interval=0"])
+        .program(&["sleep", "600"])
+        .start();
     let log = daemon.wait_for_log("starting new worker ");
-    let worker: i32 = log.lines().find_map(|line| line.strip_prefix("starting new worker ")?.parse().ok()).unwrap();
+    let worker: i32 = log
+        .lines()
+        .find_map(|line| line.strip_prefix("starting new worker ")?.parse().ok())
+        .unwrap();
     daemon.signal(Signal::SIGUSR1);
-    daemon.wait_for_log(&format!("received USR1, not passed on: worker {worker} does not handle it"));
+    daemon.wait_for_log(&format!(
+        "received USR1, not passed on: worker {worker} does not handle it"
+    ));
     daemon.signal(Signal::SIGWINCH);
     assert!(is_running(worker));
     let log = daemon.stop();
-    assert!(log.contains(&format!("worker {worker} died, status:15")), "{log}");
+    assert!(
+        log.contains(&format!("worker {worker} died, status:15")),
+        "{log}"
+    );
 }
 
 #[test]
 fn stop_ends_a_start_that_is_under_way() {
     both(|program| {
-        let mut daemon = Start::new(program).options(["--interval=600", "--port=127.0.0.1:0"]).start();
+        let mut daemon = Start::new(program)
+            .options(["--interval=600", "--port=127.0.0.1:0"])
+            .start();
         let worker = daemon.worker(1);
         let log = daemon.stop();
-        assert!(log.contains(&format!("sending TERM to all workers:{worker}")), "{log}");
+        assert!(
+            log.contains(&format!("sending TERM to all workers:{worker}")),
+            "{log}"
+        );
         assert!(!is_running(worker));
     });
 }
@@ -150,13 +204,19 @@ fn stop_between_two_failed_starts_starts_no_more() {
     daemon.wait_for_log("trying again");
     let log = daemon.stop();
     assert_eq!(log.matches("starting new worker").count(), 1, "{log}");
-    assert!(log.contains("received TERM, sending TERM to all workers:none"), "{log}");
+    assert!(
+        log.contains("received TERM, sending TERM to all workers:none"),
+        "{log}"
+    );
 }
 
 #[test]
 fn second_term_changes_nothing() {
     both(|program| {
-        let mut daemon = Start::new(program).file("mode", "stay").options(["--interval=0", "--port=127.0.0.1:0"]).start();
+        let mut daemon = Start::new(program)
+            .file("mode", "stay")
+            .options(["--interval=0", "--port=127.0.0.1:0"])
+            .start();
         let worker = daemon.worker(1);
         daemon.signal(Signal::SIGTERM);
         daemon.wait_for_log("generation 1 received TERM");
@@ -177,7 +237,11 @@ fn term_and_hangup_that_come_together_stop_it() {
         daemon.signal(Signal::SIGHUP);
         daemon.signal(Signal::SIGTERM);
         assert!(daemon.wait_for_exit().success());
-        assert!(super::daemon::marked(daemon.dir.path()).is_empty(), "a worker is left:\n{}", daemon.log());
+        assert!(
+            super::daemon::marked(daemon.dir.path()).is_empty(),
+            "a worker is left:\n{}",
+            daemon.log()
+        );
     }
 }
 
@@ -186,7 +250,9 @@ fn signal_of_the_terminal_reaches_the_super_daemon_alone() {
     // A whole process group is what Ctrl-C goes to; the worker must hear of it
     // once, from the super-daemon.
     use std::os::unix::process::CommandExt;
-    let start = Start::new(Program::Ours).file("mode", "").options(["--interval=0", "--port=127.0.0.1:0"]);
+    let start = Start::new(Program::Ours)
+        .file("mode", "")
+        .options(["--interval=0", "--port=127.0.0.1:0"]);
     let mut command = start.command();
     command.process_group(0);
     let mut daemon = start.start_as(&mut command);
@@ -194,5 +260,8 @@ fn signal_of_the_terminal_reaches_the_super_daemon_alone() {
     kill(Pid::from_raw(-daemon.pid()), Signal::SIGINT).unwrap();
     assert!(daemon.wait_for_exit().success());
     let log = daemon.log();
-    assert!(log.contains(&format!("worker {worker} died, status:0")), "{log}");
+    assert!(
+        log.contains(&format!("worker {worker} died, status:0")),
+        "{log}"
+    );
 }

@@ -18,6 +18,13 @@ use signal_hook::iterator::Signals;
 
 use crate::child;
 
+/// Writes a line at once, so that those of two processes never mix.
+macro_rules! say {
+    ($($text:tt)*) => {
+        io::stderr().write_all(format!("{}\n", format!($($text)*)).as_bytes()).unwrap()
+    };
+}
+
 const ROLE: &str = "starter::worker::worker_of_a_super_daemon";
 
 pub(super) fn command() -> process::Command {
@@ -61,7 +68,7 @@ fn play() {
             "crash" => process::abort(),
             "ready" => ready = true,
             "stay" => leave = false,
-            "say" => eprintln!("{object}"),
+            "say" => say!("{object}"),
             other => panic!("no order {other}"),
         }
     }
@@ -71,7 +78,7 @@ fn play() {
     for (name, fd) in ports.iter() {
         listen(name, fd);
     }
-    eprintln!("serving as generation {generation} pid {}", process::id());
+    say!("serving as generation {generation} pid {}", process::id());
     if ready {
         let message = NotifyMessage::new()
             .ready()
@@ -85,7 +92,7 @@ fn play() {
             SIGUSR1 => "USR1",
             _ => "USR2",
         };
-        eprintln!("generation {generation} received {name}");
+        say!("generation {generation} received {name}");
         if leave {
             process::exit(0);
         }
@@ -110,7 +117,7 @@ fn listen(name: &PortName, number: RawFd) {
         }
         _ if is_datagram => {
             let socket = UdpSocket::from(fd);
-            eprintln!("receiving on {}", socket.local_addr().unwrap());
+            say!("receiving on {}", socket.local_addr().unwrap());
             thread::spawn(move || {
                 let mut text = [0; 100];
                 loop {
@@ -124,7 +131,7 @@ fn listen(name: &PortName, number: RawFd) {
         }
         _ => {
             let listener = TcpListener::from(fd);
-            eprintln!("listening on {}", listener.local_addr().unwrap());
+            say!("listening on {}", listener.local_addr().unwrap());
             thread::spawn(move || {
                 for stream in listener.incoming() {
                     thread::spawn(move || serve(stream.unwrap()));
