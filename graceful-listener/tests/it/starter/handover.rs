@@ -12,7 +12,11 @@ use super::daemon::{Daemon, Program, Start, is_running, proc_status, stderr};
 
 /// Starts a copy of the program, by a name that can be made to lead elsewhere.
 fn start(options: &[&str]) -> Daemon {
-    let start = Start::new(Program::Ours).file("mode", "stay").files().options(["--interval=0", "--port=127.0.0.1:0"]).options(options);
+    let start = Start::new(Program::Ours)
+        .file("mode", "stay")
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0"])
+        .options(options);
     let link = start.dir().join("start_server");
     lead(&link, &Program::Ours.path());
     let mut command = start.command_of(Path::new("./start_server"));
@@ -69,18 +73,28 @@ fn new_program_has_the_same_id_sockets_workers_and_files() {
     daemon.wait_for_answer_of(2);
     UnixStream::connect(daemon.path("a.sock")).unwrap();
     daemon.stop();
-    assert!(!daemon.path("a.sock").exists() && !daemon.path("pid").exists() && !daemon.path("status").exists());
+    assert!(
+        !daemon.path("a.sock").exists()
+            && !daemon.path("pid").exists()
+            && !daemon.path("status").exists()
+    );
 }
 
 #[test]
 fn many_upgrades_leak_nothing() {
     let mut daemon = start(&["--log-file=| cat >> output"]);
-    let count = || fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    let count = || {
+        fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
+            .unwrap()
+            .count()
+    };
     let before = count();
     for times in 1..=10 {
         upgrade(&daemon, times);
     }
-    daemon.wait("as few descriptors as before", || (count() <= before).then_some(()));
+    daemon.wait("as few descriptors as before", || {
+        (count() <= before).then_some(())
+    });
     assert_eq!(daemon.ask("generation"), "1");
     daemon.write("mode", "");
     daemon.signal(Signal::SIGHUP);
@@ -89,7 +103,9 @@ fn many_upgrades_leak_nothing() {
     daemon.wait_for_generations(&[2]);
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait_for_exit().success());
-    daemon.wait("the last line", || daemon.log().contains("exiting\n").then_some(()));
+    daemon.wait("the last line", || {
+        daemon.log().contains("exiting\n").then_some(())
+    });
 }
 
 #[test]
@@ -99,14 +115,17 @@ fn program_that_cannot_take_over_is_not_executed() {
         ("#!/bin/sh\nexit 0\n", "exited with code 0"),
         ("#!/bin/sh\necho 0.35\n", "exited with code 0"),
         ("#!/bin/sh\nkill -9 $$\n", "killed by signal 9"),
-        ("not a program", "failed to execute"),
+        ("not a program", "exited with code 127"),
     ] {
         let daemon = start(&[]);
         install(&daemon, script);
         daemon.signal(Signal::SIGUSR2);
         let log = daemon.wait_for_log("going on with the old program");
         assert!(log.contains(reason), "{script:?}: {log}");
-        assert_eq!(executable(&daemon), Program::Ours.path().canonicalize().unwrap());
+        assert_eq!(
+            executable(&daemon),
+            Program::Ours.path().canonicalize().unwrap()
+        );
         assert_eq!(daemon.ask("generation"), "1");
         // Signals work as before, and a program that is whole again is taken.
         daemon.write("mode", "");
@@ -142,9 +161,10 @@ fn perls_program_is_not_taken_for_ours() {
 
 #[test]
 fn upgrade_waits_for_a_start_that_is_under_way() {
-    let daemon = start(&["--wait-ready"]);
-    drop(daemon);
-    let start = Start::new(Program::Ours).file("mode", "ready").files().options(["--port=127.0.0.1:0", "--wait-ready"]);
+    let start = Start::new(Program::Ours)
+        .file("mode", "ready")
+        .files()
+        .options(["--port=127.0.0.1:0", "--wait-ready"]);
     let daemon = start.start();
     daemon.wait_for_generations(&[1]);
     daemon.write("mode", "sleep=700 ready");
@@ -152,7 +172,10 @@ fn upgrade_waits_for_a_start_that_is_under_way() {
     daemon.wait_for_logs("starting new worker", 2);
     daemon.signal(Signal::SIGUSR2);
     let log = daemon.wait_for_log("goes on with generation 2");
-    let at = |text: &str| log.find(text).unwrap_or_else(|| panic!("no {text:?} in:\n{log}"));
+    let at = |text: &str| {
+        log.find(text)
+            .unwrap_or_else(|| panic!("no {text:?} in:\n{log}"))
+    };
     assert!(at("killing old workers") < at("executing "));
     // The workers' messages still reach it.
     daemon.wait_for_generations(&[2]);
@@ -179,7 +202,13 @@ fn status_is_kept() {
     let daemon = Start::new(Program::Ours)
         .file("mode", "ready")
         .files()
-        .options(["--interval=0", "--port=127.0.0.1:0", "--wait-ready", "--retry-delay=600", "--retry-max-delay=600"])
+        .options([
+            "--interval=0",
+            "--port=127.0.0.1:0",
+            "--wait-ready",
+            "--retry-delay=600",
+            "--retry-max-delay=600",
+        ])
         .start();
     daemon.wait_for_generations(&[1]);
     daemon.write("mode", "exit=6");
@@ -194,7 +223,10 @@ fn status_is_kept() {
     upgrade(&daemon, 1);
     let after = json();
     assert_eq!(after["generations"][0]["status"], "generation 1 is well");
-    assert_eq!(after["last_failure"]["reason"], before["last_failure"]["reason"]);
+    assert_eq!(
+        after["last_failure"]["reason"],
+        before["last_failure"]["reason"]
+    );
     assert_eq!(after["generation"], 2);
     assert!(after["age_seconds"].as_f64() >= before["age_seconds"].as_f64());
 }
@@ -217,7 +249,11 @@ fn worker_that_dies_during_the_upgrade_is_replaced() {
     kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
     daemon.wait_for_log("goes on with generation");
     daemon.worker(2);
-    assert!(daemon.log().contains(&format!("worker {worker} died unexpectedly with status:9")));
+    assert!(
+        daemon
+            .log()
+            .contains(&format!("worker {worker} died unexpectedly with status:9"))
+    );
 }
 
 #[test]

@@ -8,11 +8,18 @@ use nix::unistd::Pid;
 use super::daemon::{Daemon, Program, Start, is_running, stderr};
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 fn start_on(program: Program, port: &str) -> Daemon {
-    let daemon = Start::new(program).files().options(["--interval=0", "--path=a.sock", port]).start();
+    let daemon = Start::new(program)
+        .files()
+        .options(["--interval=0", "--path=a.sock", port])
+        .start();
     daemon.wait_for_generations(&[1]);
     daemon.worker(1);
     daemon
@@ -42,12 +49,22 @@ fn worker_of_a_killed_super_daemon_is_adopted_and_replaced() {
         let orphan = first.worker(1);
         first.kill();
         assert_eq!(first.ask("generation"), "1");
-        let start = first.again(&["--interval=0", "--path=a.sock", &port, "--pid-file=pid", "--status-file=status"]);
+        let start = first.again(&[
+            "--interval=0",
+            "--path=a.sock",
+            &port,
+            "--pid-file=pid",
+            "--status-file=status",
+        ]);
         let mut second = start.ours().start();
-        second.wait_for_log(&format!("adopting worker {orphan} of generation 1: its super-daemon is gone"));
+        second.wait_for_log(&format!(
+            "adopting worker {orphan} of generation 1: its super-daemon is gone"
+        ));
         // The count goes on, and the orphan is told when its successor serves.
         second.worker(2);
-        second.wait_for_log(&format!("new worker is now running, sending TERM to old workers:{orphan}"));
+        second.wait_for_log(&format!(
+            "new worker is now running, sending TERM to old workers:{orphan}"
+        ));
         second.wait_for_log(&format!("old worker {orphan} died, status:"));
         second.wait_for_answer_of(2);
         second.wait_for_generations(&[2]);
@@ -68,7 +85,13 @@ fn orphan_serves_until_its_successor_does() {
     first.kill();
     first.write("mode", "exit=1");
     let second = first
-        .again(&["--interval=1", "--path=a.sock", &port, "--pid-file=pid", "--status-file=status"])
+        .again(&[
+            "--interval=1",
+            "--path=a.sock",
+            &port,
+            "--pid-file=pid",
+            "--status-file=status",
+        ])
         .start();
     second.wait_for_log("generation 2 failed");
     assert!(is_running(orphan));
@@ -89,12 +112,17 @@ fn second_super_daemon_does_not_take_the_sockets_of_a_living_one() {
 
 #[test]
 fn port_zero_and_foreign_paths_are_nobodys_to_adopt() {
-    let mut first = Start::new(Program::Ours).files().options(["--interval=0", "--path=a.sock", "--port=127.0.0.1:0"]).start();
+    let mut first = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--path=a.sock", "--port=127.0.0.1:0"])
+        .start();
     first.wait_for_generations(&[1]);
     first.worker(1);
     first.kill();
     // The same words in another directory mean other sockets.
-    let second = Start::new(Program::Ours).options(["--interval=0", "--path=a.sock", "--port=127.0.0.1:0"]).start();
+    let second = Start::new(Program::Ours)
+        .options(["--interval=0", "--path=a.sock", "--port=127.0.0.1:0"])
+        .start();
     second.worker(1);
     assert!(!second.log().contains("adopting"), "{}", second.log());
 }
@@ -107,7 +135,15 @@ fn super_daemon_and_worker_killed_together_leave_room_for_the_next() {
     first.kill();
     kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
     first.wait("its end", || (!is_running(worker)).then_some(()));
-    let mut second = first.again(&["--interval=0", "--path=a.sock", &port, "--pid-file=pid", "--status-file=status"]).start();
+    let mut second = first
+        .again(&[
+            "--interval=0",
+            "--path=a.sock",
+            &port,
+            "--pid-file=pid",
+            "--status-file=status",
+        ])
+        .start();
     second.wait_for_log("removing existing socket file:a.sock");
     second.wait("a worker", || (second.workers().len() == 2).then_some(()));
     assert_eq!(second.ask("generation"), "1");

@@ -1,1 +1,517 @@
+//! Under systemd, in a container, as another user, within limits.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+use super::daemon::{Daemon, Program, Start, is_running, proc_status, stderr, wait_for};
+use crate::child;
+
+/// Plays systemd: receives what `NOTIFY_SOCKET` is told.
+struct Manager {
+    socket: UnixDatagram,
+    _dir: tempfile::TempDir,
+    path: std::path::PathBuf,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        Self {
+            socket,
+            _dir: dir,
+            path,
+        }
+    }
+
+    fn next(&self) -> String {
+        let mut text = [0; 4096];
+        let length = self.socket.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    }
+
+    /// Passes over everything up to a message with this line.
+    fn wait_for(&self, line: &str) -> String {
+        loop {
+            let message = self.next();
+            if message.lines().any(|found| found == line) {
+                return message;
+            }
+        }
+    }
+}
+
+fn start(manager: &Manager) -> Daemon {
+    Start::new(Program::Ours)
+        .files()
+        .options([
+            "--interval=1",
+            "--port=127.0.0.1:0",
+            "--retry-delay=600",
+            "--retry-max-delay=600",
+        ])
+        .env("NOTIFY_SOCKET", &manager.path)
+        .start()
+}
+
+#[test]
+fn service_manager_hears_of_start_reload_and_stop() {
+    let manager = Manager::new();
+    let mut daemon = start(&manager);
+    let first = manager.next();
+    assert!(
+        first.starts_with("READY=1\n") && first.contains("STATUS=Generation 1 serves"),
+        "{first}"
+    );
+    assert_eq!(daemon.generations(), [1], "it said so too early");
+    daemon.signal(Signal::SIGHUP);
+    let reloading = manager.next();
+    assert!(
+        reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+        "{reloading}"
+    );
+    let micros: u64 = reloading
+        .split_once("MONOTONIC_USEC=")
+        .unwrap()
+        .1
+        .parse()
+        .unwrap();
+    let uptime: f64 = fs::read_to_string("/proc/uptime")
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(
+        (micros as f64 / 1e6 - uptime).abs() < 60.0,
+        "{micros} {uptime}"
+    );
+    let ready = manager.next();
+    assert!(
+        ready.starts_with("READY=1\n") && ready.contains("Generation 2 serves"),
+        "{ready}"
+    );
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(manager.next(), "STOPPING=1");
+    assert!(daemon.wait_for_exit().success());
+}
+
+#[test]
+fn failed_reload_ends_for_the_service_manager_too() {
+    let manager = Manager::new();
+    let daemon = start(&manager);
+    manager.wait_for("READY=1");
+    daemon.write("mode", "exit=3");
+    daemon.signal(Signal::SIGHUP);
+    manager.wait_for("RELOADING=1");
+    let message = manager.wait_for("READY=1");
+    assert!(
+        message.contains("STATUS=Generation 2 failed: exited with code 3"),
+        "{message}"
+    );
+    assert!(message.contains("generation 1 (worker"), "{message}");
+}
+
+#[test]
+fn failed_first_start_is_not_ready() {
+    let manager = Manager::new();
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "exit=3")
+        .options(["--interval=1", "--port=127.0.0.1:0", "--retry-delay=0.1"])
+        .env("NOTIFY_SOCKET", &manager.path)
+        .start();
+    let message = manager.next();
+    assert!(
+        message.starts_with("STATUS=Generation 1 failed") && !message.contains("READY=1"),
+        "{message}"
+    );
+    daemon.write("mode", "");
+    assert!(manager.wait_for("READY=1").contains("serves"));
+}
+
+#[test]
+fn watchdog_is_fed() {
+    let manager = Manager::new();
+    let _daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--port=127.0.0.1:0"])
+        .env("NOTIFY_SOCKET", &manager.path)
+        .env("WATCHDOG_USEC", "400000")
+        .start();
+    for _ in 0..5 {
+        manager.wait_for("WATCHDOG=1");
+    }
+}
+
+#[test]
+fn watchdog_of_another_process_is_not_fed() {
+    let manager = Manager::new();
+    let mut daemon = Start::new(Program::Ours)
+        .options(["--interval=1", "--port=127.0.0.1:0"])
+        .env("NOTIFY_SOCKET", &manager.path)
+        .env("WATCHDOG_USEC", "200000")
+        .env("WATCHDOG_PID", "1")
+        .start();
+    assert!(manager.next().starts_with("READY=1"));
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(manager.next(), "STOPPING=1");
+    assert!(daemon.wait_for_exit().success());
+}
+
+#[test]
+fn service_manager_that_went_away_is_no_harm() {
+    let manager = Manager::new();
+    let mut daemon = start(&manager);
+    manager.wait_for("READY=1");
+    drop(manager);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_generations(&[2]);
+    daemon.stop();
+}
+
+/// Starts it by `systemd-socket-activate`, and makes the connection that starts it.
+fn activated(start: Start, listen: &[&str], names: &str) -> Daemon {
+    let inner = start.command();
+    let mut command = Command::new("systemd-socket-activate");
+    for address in listen {
+        command.arg("--listen").arg(address);
+    }
+    command.arg(format!("--fdname={names}"));
+    // It clears the environment but for what it is told to keep.
+    for (name, value) in inner
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)))
+    {
+        command
+            .arg("-E")
+            .arg(format!("{}={}", name.display(), value.display()));
+    }
+    command
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .current_dir(start.dir());
+    command.stdin(std::process::Stdio::null());
+    start.start_as(&mut command)
+}
+
+#[test]
+fn sockets_of_systemd_are_passed_on_both_ways() {
+    if !child::has("systemd-socket-activate") {
+        return;
+    }
+    let start = Start::new(Program::Ours)
+        .files()
+        .file("mode", "")
+        .options(["--interval=0"]);
+    let path = start.dir().join("systemd.sock");
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let address = format!("127.0.0.1:{port}");
+    let daemon = activated(start, &[&address, path.to_str().unwrap()], "web:admin");
+    wait_for("the socket", || std::net::TcpStream::connect(&address).ok());
+    daemon.wait_for_log("serving as generation 1");
+    let ports = format!("={address}=3;{}=4", path.display());
+    for generation in 1..=2 {
+        assert_eq!(daemon.ask("env SERVER_STARTER_PORT"), ports);
+        assert_eq!(daemon.ask("env LISTEN_FDS"), "=2");
+        assert_eq!(daemon.ask("env LISTEN_FDNAMES"), "=web:admin");
+        let pid = daemon.ask("pid");
+        assert_eq!(daemon.ask("env LISTEN_PID"), format!("={pid}"));
+        if generation == 1 {
+            daemon.signal(Signal::SIGHUP);
+            daemon.wait_for_answer_of(2);
+        }
+    }
+    // After an upgrade it is still so, and in the end systemd's file stays.
+    daemon.signal(Signal::SIGUSR2);
+    daemon.wait_for_log("goes on with generation 2");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_answer_of(3);
+    assert_eq!(daemon.ask("env LISTEN_FDS"), "=2");
+    let pid = daemon.pid();
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait("its end", || (!is_running(pid)).then_some(()));
+    assert!(path.exists());
+}
+
+#[test]
+fn socket_of_systemd_takes_the_place_of_a_port_that_is_asked_for() {
+    if !child::has("systemd-socket-activate") {
+        return;
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let start =
+        Start::new(Program::Ours).options(["--interval=0", &format!("--port=localhost:{port}=9")]);
+    let daemon = activated(start, &[&format!("127.0.0.1:{port}")], "web");
+    wait_for("the socket", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    daemon.wait_for_log("serving as generation 1");
+    assert_eq!(
+        daemon.ask("env SERVER_STARTER_PORT"),
+        format!("=localhost:{port}=9")
+    );
+    // They are no longer where systemd had put them.
+    assert_eq!(daemon.ask("env LISTEN_FDS"), "unset");
+}
+
+#[test]
+fn sockets_meant_for_another_process_are_not_taken() {
+    let daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--port=127.0.0.1:0"])
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_PID", "1")
+        .start();
+    daemon.worker(1);
+    assert_eq!(daemon.ask("env LISTEN_FDS"), "unset");
+    assert!(!daemon.ask("env SERVER_STARTER_PORT").contains(';'));
+}
+
+#[test]
+fn limit_on_open_files_is_raised_to_the_hard_one() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let low = hard.min(256);
+    for (options, soft) in [
+        (&[][..], hard),
+        (&["--open-files=keep"], low),
+        (&["--open-files=100"], 100),
+    ] {
+        let start = Start::new(Program::Ours)
+            .options(["--interval=0", "--port=127.0.0.1:0"])
+            .options(options);
+        let inner = start.command();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -S -n {low}; exec \"$0\" \"$@\"")]);
+        command
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .current_dir(start.dir());
+        command.envs(
+            inner
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        let daemon = start.start_as(&mut command);
+        daemon.worker(1);
+        let limits: Vec<String> = daemon
+            .ask("limits")
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(limits[3], soft.to_string(), "{options:?}: {limits:?}");
+    }
+}
+
+#[test]
+fn mask_is_set_for_super_daemon_and_worker() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--umask=077", "--port=127.0.0.1:0"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    assert_eq!(proc_status(daemon.pid(), "Umask"), "0077");
+    assert_eq!(proc_status(daemon.worker(1), "Umask"), "0077");
+    assert_eq!(
+        fs::metadata(daemon.path("status"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o600
+    );
+}
+
+#[test]
+fn user_and_group_are_assumed_when_the_sockets_are_open() {
+    if !geteuid().is_root() {
+        eprintln!("left out: only root can become another user");
+        return;
+    }
+    let start = Start::new(Program::Ours)
+        .options([
+            "--interval=0",
+            "--port=127.0.0.1:0",
+            "--path=a.sock",
+            "--user=nobody",
+            "--socket-mode=0600",
+        ])
+        .options(["--pid-file=pid", "--status-file=mine/status"])
+        .file("mine/keep", "")
+        .shell("id; echo home $HOME user $USER; exec sleep 600");
+    fs::set_permissions(start.dir(), PermissionsExt::from_mode(0o755)).unwrap();
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    nix::unistd::chown(
+        &start.dir().join("mine"),
+        Some(nobody.uid),
+        Some(nobody.gid),
+    )
+    .unwrap();
+    let mut daemon = start.start();
+    let log = daemon.wait_for_log("home ");
+    assert!(
+        log.contains(&format!("uid={}(nobody) gid={}", nobody.uid, nobody.gid)),
+        "{log}"
+    );
+    assert!(
+        log.contains(&format!("home {} user nobody", nobody.dir.display())),
+        "{log}"
+    );
+    let identity = |key| {
+        proc_status(daemon.pid(), key)
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(identity("Uid"), vec![nobody.uid.to_string(); 4]);
+    assert_eq!(identity("Gid"), vec![nobody.gid.to_string(); 4]);
+    assert!(
+        !identity("Groups").contains(&"0".to_owned()),
+        "root's groups are kept"
+    );
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(daemon.path("a.sock")).unwrap());
+    assert_eq!(owner, nobody.uid.as_raw());
+    daemon.wait("the status file", || daemon.read("mine/status"));
+    // The user may ask for the status of what is its own.
+    let output = daemon.control(&["--status", "--pid-file=pid"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    daemon.stop();
+    assert!(!daemon.path("mine/status").exists());
+}
+
+#[test]
+fn group_alone_is_assumed_too() {
+    if !geteuid().is_root() {
+        eprintln!("left out: only root can become another user");
+        return;
+    }
+    let daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--group=daemon"])
+        .shell("id; exec sleep 600")
+        .start();
+    let group = nix::unistd::Group::from_name("daemon")
+        .unwrap()
+        .unwrap()
+        .gid;
+    let log = daemon.wait_for_log("uid=");
+    assert!(
+        log.contains(&format!("uid=0(root) gid={group}(daemon)")),
+        "{log}"
+    );
+}
+
+#[test]
+fn unknown_user_or_group_is_refused_before_anything_is_opened() {
+    for (option, text) in [
+        ("--user=no-such", "--user no-such: no such user"),
+        ("--group=no-such", "--group no-such: no such group"),
+    ] {
+        let output = Start::new(Program::Ours)
+            .options(["--path=a.sock", option])
+            .run();
+        assert_eq!(output.status.code(), Some(255));
+        assert!(stderr(&output).contains(text), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn status_file_that_the_user_cannot_write_is_told_at_the_start() {
+    if !geteuid().is_root() {
+        eprintln!("left out: only root can become another user");
+        return;
+    }
+    let start = Start::new(Program::Ours)
+        .options(["--user=nobody", "--status-file=status"])
+        .program(&["true"]);
+    let output = start.run();
+    assert_eq!(output.status.code(), Some(13), "{}", stderr(&output));
+    assert!(stderr(&output).contains("status"), "{}", stderr(&output));
+}
+
+#[test]
+fn each_generation_has_a_control_group_which_ends_with_it() {
+    let root = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .into_iter()
+        .find(|root| fs::metadata(format!("{root}/cgroup.procs")).is_ok());
+    let parent = root.map(|root| format!("{root}/graceful-listener-test-{}", std::process::id()));
+    let Some(parent) = parent.filter(|parent| fs::create_dir(parent).is_ok()) else {
+        eprintln!("left out: no control group can be made here");
+        return;
+    };
+    // Its helper has left the process group, but cannot leave the control group.
+    let mut daemon = Start::new(Program::Ours)
+        .options([
+            "--interval=0",
+            "--stop-timeout=0.3",
+            &format!("--cgroup={parent}"),
+        ])
+        .shell("trap '' TERM; setsid sleep 603 & echo helper $!; while :; do sleep 0.1; done")
+        .start();
+    let log = daemon.wait_for_log("helper ");
+    let helper: i32 = log
+        .lines()
+        .find_map(|line| line.strip_prefix("helper ")?.parse().ok())
+        .unwrap();
+    let helper = wait_for("the helper's own session", || {
+        is_running(helper).then_some(helper)
+    });
+    let log = daemon.stop();
+    assert!(log.contains("sending KILL"), "{log}");
+    wait_for("the helper's end", || (!is_running(helper)).then_some(()));
+    let left = || {
+        fs::read_dir(&parent)
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.path().is_dir())
+            .count()
+    };
+    assert_eq!(left(), 0, "a control group is left behind");
+    fs::remove_dir(&parent).unwrap();
+}
+
+#[test]
+fn directory_that_is_no_control_group_is_refused() {
+    let output = Start::new(Program::Ours).options(["--cgroup=."]).run();
+    assert_eq!(output.status.code(), Some(255));
+    assert!(
+        stderr(&output).contains("--cgroup .: no control group"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn reused_process_id_in_the_status_file_is_nobody_to_adopt() {
+    let mut stranger = Command::new("sleep").arg("600").spawn().unwrap();
+    let mut daemon = Start::new(Program::Ours)
+        .files()
+        .file("status", &format!("7:{}\n", stranger.id()))
+        .file("pid", &format!("{}\n", stranger.id()))
+        .options(["--interval=0", "--port=127.0.0.1:0"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.stop();
+    assert!(
+        stranger.try_wait().unwrap().is_none(),
+        "a stranger was killed"
+    );
+    kill(Pid::from_raw(stranger.id().cast_signed()), Signal::SIGKILL).unwrap();
+    stranger.wait().unwrap();
+}
