@@ -231,7 +231,7 @@ mod tests {
         ];
         assert_eq!(
             pairs.unwrap(),
-            expected.map(|(a, b)| (a.to_string(), b.to_string()))
+            expected.map(|(a, b)| (a.to_owned(), b.to_owned()))
         );
     }
 

@@ -66,7 +66,7 @@ impl Log {
     /// Notes where the log ends now; `None` if it is no file to be read again.
     pub(crate) fn mark(&self) -> Option<u64> {
         let log = fs::metadata(LOG).ok()?;
-        log.is_file().then(|| log.len())
+        log.is_file().then_some(log.len())
     }
 
     /// Returns the last lines written since `mark`, by whomever.

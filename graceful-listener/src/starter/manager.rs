@@ -23,7 +23,7 @@ impl Manager {
     pub(crate) fn ready(&mut self, generation: u64) {
         self.reloading = false;
         self.send(
-            NotifyMessage::new()
+            &NotifyMessage::new()
                 .ready()
                 .status(&format!("Generation {generation} serves")),
         );
@@ -33,7 +33,7 @@ impl Manager {
     pub(crate) fn reloading(&mut self) {
         if !self.reloading {
             self.reloading = true;
-            self.send(NotifyMessage::new().reloading());
+            self.send(&NotifyMessage::new().reloading());
         }
     }
 
@@ -43,11 +43,11 @@ impl Manager {
         if std::mem::take(&mut self.reloading) && serving {
             message = message.ready();
         }
-        self.send(message);
+        self.send(&message);
     }
 
     pub(crate) fn stopping(&self) {
-        self.send(NotifyMessage::new().stopping());
+        self.send(&NotifyMessage::new().stopping());
     }
 
     /// Feeds the watchdog when it is time.
@@ -57,7 +57,7 @@ impl Manager {
         };
         let now = Moment::now();
         if self.alive_at.is_none_or(|at| at <= now) {
-            self.send(NotifyMessage::new().watchdog());
+            self.send(&NotifyMessage::new().watchdog());
             self.alive_at = Some(now + patience / 2);
         }
     }
@@ -67,8 +67,8 @@ impl Manager {
         self.alive_at
     }
 
-    fn send(&self, message: NotifyMessage) {
+    fn send(&self, message: &NotifyMessage) {
         // A manager that does not listen is no reason to disturb the service.
-        let _ = self.notifier.send(&message);
+        let _ = self.notifier.send(message);
     }
 }

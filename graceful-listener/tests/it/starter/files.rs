@@ -514,10 +514,10 @@ fn status_file_is_not_written_through_a_link() {
         .file("victim", "safe");
     let dir = start.dir().to_owned();
     let mut command = start.command();
-    let script = format!("ln -s victim status.$$; exec \"$0\" \"$@\"");
+    let script = "ln -s victim status.$$; exec \"$0\" \"$@\"";
     let mut wrapped = std::process::Command::new("sh");
     wrapped
-        .args(["-c", &script])
+        .args(["-c", script])
         .arg(command.get_program())
         .args(command.get_args())
         .current_dir(&dir);
