@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -114,15 +114,14 @@ fn first_line(path: &Path) -> io::Result<Option<OsString>> {
     if !fs::metadata(path)?.is_file() {
         return Ok(None);
     }
-    let text = fs::read(path)?;
-    if text.is_empty() {
+    let mut line = Vec::new();
+    let file = File::open(path)?.take(MAX_VALUE);
+    if BufReader::new(file).read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
     }
-    let mut line = text
-        .split(|&byte| byte == b'\n')
-        .next()
-        .unwrap_or_default()
-        .to_vec();
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
     // The environment cannot hold what follows a NUL byte.
     if let Some(end) = line.iter().position(|&byte| byte == 0) {
         line.truncate(end);
@@ -188,6 +187,8 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) const ENVDIR: &str = "ENVDIR";
+/// The kernel refuses to execute a program with a longer string than this.
+const MAX_VALUE: u64 = 128 * 1024 - 1;
 
 /// Between us and whoever started us, or ours to set.
 const OURS: [&str; 9] = [

@@ -52,7 +52,10 @@ pub(super) fn talk(stream: &mut (impl Read + Write), question: &str) -> io::Resu
     }
 }
 
-#[expect(clippy::exit, reason = "a worker that ends at once is what is asked for")]
+#[expect(
+    clippy::exit,
+    reason = "a worker that ends at once is what is asked for"
+)]
 fn play() {
     let generation = std::env::var("SERVER_STARTER_GENERATION").unwrap_or_default();
     let mode = fs::read_to_string("mode").unwrap_or_default();
