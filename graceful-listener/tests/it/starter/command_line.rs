@@ -92,6 +92,21 @@ fn help_tells_every_option_of_ours_and_the_exit_codes() {
 }
 
 #[test]
+fn readme_tells_every_option_of_the_help() {
+    let (_, help, _) = run(Program::Ours, &["--help"]);
+    let options = |text: &'static str| {
+        text.split(|c: char| !(c.is_ascii_lowercase() || c == '-'))
+            .filter(|word| word.starts_with("--") && word.len() > 2)
+    };
+    let told: Vec<&str> = options(include_str!("../../../README.md")).collect();
+    let asked: Vec<&str> = options(help.leak()).collect();
+    assert!(asked.len() > 30, "{asked:?}");
+    for option in asked {
+        assert!(told.contains(&option), "{option} is not in the README");
+    }
+}
+
+#[test]
 fn missing_program_is_an_error() {
     both(|program| {
         let (code, _, err) = run(program, &["--port=0"]);
