@@ -1,31 +1,37 @@
 //! How a service ends: nothing that was sent to it in time is lost.
 
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
-use axum::routing::get;
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use axum::routing::{any, get};
 use graceful_listener::{Drain, Listeners, Serve, ServeError, Served, serve};
 use tokio::sync::Notify;
 
 use crate::http::{Client, DEADLINE};
 
-/// A service on its own runtime, in this process.
-struct Service {
-    address: SocketAddr,
-    drain: Drain,
-    release: std::sync::Arc<Notify>,
+/// A service on a runtime of its own, in this process.
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
+    pub(crate) drain: Drain,
+    release: Arc<Notify>,
     thread: JoinHandle<Result<Served, ServeError>>,
 }
 
 impl Service {
     fn start() -> Self {
-        Self::with(|serve| serve)
+        // Long enough for a connection that must not be closed not to be.
+        Self::with(|serve| serve.linger(DEADLINE))
     }
 
-    fn with(options: impl FnOnce(Serve<Router>) -> Serve<Router> + Send + 'static) -> Self {
+    pub(crate) fn with(
+        options: impl FnOnce(Serve<Router>) -> Serve<Router> + Send + 'static,
+    ) -> Self {
         let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
         let address = listeners
             .iter()
@@ -34,21 +40,11 @@ impl Service {
             .address()
             .as_inet()
             .unwrap();
-        let (drain, release) = (Drain::new(), std::sync::Arc::new(Notify::new()));
-        let (handle, gate) = (drain.clone(), std::sync::Arc::clone(&release));
+        let (drain, release) = (Drain::new(), Arc::new(Notify::new()));
+        let (handle, app) = (drain.clone(), app(&release));
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .unwrap();
-            let app = Router::new().route("/", get(async || "hello")).route(
-                "/held",
-                get(async move || {
-                    gate.notified().await;
-                    "held"
-                }),
-            );
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
                 options(serve(listeners, app).drain(handle).without_signals()).await
             })
@@ -61,17 +57,82 @@ impl Service {
         }
     }
 
-    fn connect(&self) -> Client<TcpStream> {
+    pub(crate) fn connect(&self) -> Client<TcpStream> {
         Client::connect(self.address).unwrap()
     }
 
-    fn end(self) -> Served {
+    /// A connection that has had its first answer.
+    pub(crate) fn connect_and_ask(&self) -> Client<TcpStream> {
+        let mut client = self.connect();
+        let response = client.get("/").unwrap();
+        assert!(!response.closes());
+        client
+    }
+
+    /// A connection that has been accepted, and no more.
+    fn connect_silently(&self) -> Client<TcpStream> {
+        let before = self.drain.connections();
+        let client = self.connect();
+        self.until_connections(before + 1);
+        client
+    }
+
+    pub(crate) fn until_connections(&self, count: usize) {
+        eventually("connections are accepted", || {
+            self.drain.connections() == count
+        });
+    }
+
+    pub(crate) fn end(self) -> Served {
         self.thread.join().unwrap().unwrap()
     }
 }
 
+fn app(release: &Arc<Notify>) -> Router {
+    let held = {
+        let release = Arc::clone(release);
+        async move || {
+            release.notified().await;
+            "held"
+        }
+    };
+    let streamed = {
+        let release = Arc::clone(release);
+        async move || {
+            // One part at once, the other when it is released.
+            let parts =
+                futures_util::stream::unfold((0, release), async |(part, release)| match part {
+                    0 => Some((Ok::<_, io::Error>("first "), (1, release))),
+                    1 => {
+                        release.notified().await;
+                        Some((Ok("second"), (2, release)))
+                    }
+                    _ => None,
+                });
+            Body::from_stream(parts)
+        }
+    };
+    Router::new()
+        .route("/", get(async || "hello"))
+        .route("/held", get(held))
+        .route("/streamed", get(streamed))
+        .route("/large", get(async || Bytes::from(vec![b'x'; LARGE])))
+        .route(
+            "/unread",
+            any(async || (StatusCode::PAYLOAD_TOO_LARGE, "x".repeat(100_000))),
+        )
+        .route("/upgrade", get(crate::service::upgrade))
+        .route(
+            "/panic",
+            get(async || -> &'static str { panic!("on purpose") }),
+        )
+}
+
+/// More than the socket buffers of both sides take.
+const LARGE: usize = 32 << 20;
+
 /// Waits for something that another thread or process does.
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
         assert!(Instant::now() < deadline, "never: {what}");
@@ -79,19 +140,394 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+const GET_HELD: &str = "GET /held HTTP/1.1\r\nHost: test\r\n\r\n";
+
 #[test]
 fn request_in_flight_is_answered_and_told_to_close() {
     let service = Service::start();
-    let mut client = service.connect();
-    client
-        .send("GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
-        .unwrap();
-    eventually("accepted", || service.drain.connections() == 1);
+    let mut client = service.connect_silently();
+    client.send(GET_HELD).unwrap();
     service.drain.start();
     service.release.notify_one();
     let response = client.response().unwrap();
     assert_eq!((response.status(), response.body.as_str()), (200, "held"));
     assert!(response.closes());
     assert!(client.is_closed());
+    drop(client);
+    assert_eq!(service.end(), Served::default());
+}
+
+#[test]
+fn silent_connection_is_waited_for_longer_than_an_idle_one() {
+    let service = Service::with(|serve| serve.linger(Duration::from_millis(50)));
+    let mut silent = service.connect_silently();
+    let mut idle = service.connect_and_ask();
+    service.drain.start();
+    assert!(idle.is_closed());
+    let response = silent.get("/").unwrap();
+    assert_eq!(response.body, "hello");
+    assert!(response.closes());
+    drop((silent, idle));
     assert_eq!(service.end().cut, 0);
+}
+
+#[test]
+fn half_a_request_is_waited_for_longer_than_an_idle_connection() {
+    let service = Service::with(|serve| serve.linger(Duration::from_millis(50)));
+    let mut fresh = service.connect_silently();
+    let mut used = service.connect_and_ask();
+    let (first, second) = GET.split_at(20);
+    fresh.send(first).unwrap();
+    used.send(first).unwrap();
+    let mut idle = service.connect_and_ask();
+    service.drain.start();
+    assert!(idle.is_closed());
+    for mut client in [fresh, used] {
+        client.send(second).unwrap();
+        assert!(client.response().unwrap().closes());
+    }
+    drop(idle);
+    assert_eq!(service.end().cut, 0);
+}
+
+#[test]
+fn kept_alive_connection_is_answered_once_more_and_told_to_close() {
+    let service = Service::start();
+    let mut clients: Vec<_> = (0..5).map(|_| service.connect_and_ask()).collect();
+    service.drain.start();
+    for client in &mut clients {
+        let response = client.get("/").unwrap();
+        assert_eq!(response.body, "hello");
+        assert!(response.closes());
+        assert!(client.is_closed());
+    }
+    drop(clients);
+    assert_eq!(service.end().cut, 0);
+}
+
+#[test]
+fn idle_connection_is_closed_after_the_linger_time_and_not_before() {
+    const LINGER: Duration = Duration::from_millis(300);
+    let service = Service::with(|serve| serve.linger(LINGER));
+    let mut client = service.connect_and_ask();
+    let idle_since = Instant::now();
+    service.drain.start();
+    assert!(client.is_closed());
+    // The service has seen the end of the request a moment before we have.
+    let idle = idle_since.elapsed();
+    assert!(
+        idle + Duration::from_millis(50) >= LINGER,
+        "closed after {idle:?}"
+    );
+    drop(client);
+    assert_eq!(service.end().cut, 0);
+}
+
+#[test]
+fn linger_is_a_second_unless_it_is_set() {
+    let service = Service::with(|serve| serve);
+    let mut client = service.connect_and_ask();
+    let idle_since = Instant::now();
+    service.drain.start();
+    assert!(client.is_closed());
+    let idle = idle_since.elapsed();
+    assert!(idle > Duration::from_millis(950), "closed after {idle:?}");
+    drop(client);
+    service.end();
+}
+
+#[test]
+fn request_that_has_arrived_on_an_idle_connection_is_not_lost() {
+    for _ in 0..50 {
+        let service = Service::with(|serve| serve.linger(Duration::ZERO));
+        let mut client = service.connect_and_ask();
+        client.send(GET).unwrap();
+        service.drain.start();
+        client.response().unwrap();
+        drop(client);
+        assert_eq!(service.end().cut, 0);
+    }
+}
+
+#[test]
+fn response_that_has_begun_is_finished_and_the_next_told_to_close() {
+    let service = Service::start();
+    let mut client = service.connect();
+    client
+        .send("GET /streamed HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    let head = client.head().unwrap();
+    assert!(
+        !head
+            .iter()
+            .any(|line| line.to_lowercase().starts_with("connection:")),
+        "{head:?}"
+    );
+    service.drain.start();
+    service.release.notify_one();
+    assert_eq!(client.chunks().unwrap(), "first second");
+    // The client was told nothing, so it may go on.
+    let response = client.get("/").unwrap();
+    assert!(response.closes());
+    assert!(client.is_closed());
+    drop(client);
+    assert_eq!(service.end().cut, 0);
+}
+
+#[test]
+fn slow_reader_gets_all_of_its_response() {
+    let service = Service::with(|serve| serve.linger(Duration::from_millis(10)));
+    let mut client = service.connect();
+    client
+        .send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    client.head().unwrap();
+    let mut idle = service.connect_and_ask();
+    service.drain.start();
+    // The linger time is over when another connection has been closed for it.
+    assert!(idle.is_closed());
+    let mut body = vec![0; LARGE];
+    client.read_exact(&mut body).unwrap();
+    assert!(body.iter().all(|&byte| byte == b'x'));
+    drop((client, idle));
+    assert_eq!(service.end().cut, 0);
+}
+
+#[test]
+fn response_to_a_body_that_is_not_read_is_not_destroyed_by_a_reset() {
+    let service = Service::start();
+    let mut client = service.connect_silently();
+    service.drain.start();
+    let body = "x".repeat(1 << 20);
+    let head = format!(
+        "POST /unread HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    client.send(&head).unwrap();
+    // Sending may fail when the service has closed; what it has said must arrive.
+    let _ = client.send(&body);
+    let response = client.response().unwrap();
+    assert_eq!((response.status(), response.body.len()), (413, 100_000));
+    drop(client);
+    service.end();
+}
+
+#[test]
+fn nobody_can_connect_any_more() {
+    let service = Service::start();
+    let held = service.connect_silently();
+    service.drain.start();
+    eventually(
+        "refused",
+        || matches!(TcpStream::connect(service.address), Err(error) if error.kind() == ErrorKind::ConnectionRefused),
+    );
+    assert!(service.drain.connections() >= 1);
+    drop(held);
+    service.end();
+}
+
+#[test]
+fn connections_in_the_queue_are_accepted_before_it_is_closed() {
+    // Two connections fill the service: one is served, one holds the permit.
+    let service = Service::with(|serve| serve.max_connections(1).linger(DEADLINE));
+    let first = service.connect_and_ask();
+    let mut queued: Vec<_> = (0..20).map(|_| service.connect()).collect();
+    for client in &mut queued {
+        client.send(GET).unwrap();
+    }
+    assert_eq!(service.drain.connections(), 1);
+    service.drain.start();
+    for client in &mut queued {
+        let response = client.response().unwrap();
+        assert_eq!(response.body, "hello");
+        assert!(response.closes());
+    }
+    drop((first, queued));
+    assert_eq!(service.end().cut, 0);
+}
+
+#[test]
+fn deadline_closes_what_is_left_and_reports_its_number() {
+    let service = Service::with(|serve| {
+        serve
+            .drain_timeout(Duration::from_millis(100))
+            .linger(DEADLINE)
+    });
+    let mut clients: Vec<_> = (0..3).map(|_| service.connect_silently()).collect();
+    for client in &mut clients {
+        client.send(GET_HELD).unwrap();
+    }
+    let mut upgraded = service.connect();
+    upgrade(&mut upgraded);
+    let began = Instant::now();
+    service.drain.start();
+    for client in &mut clients {
+        assert!(client.response().is_err());
+    }
+    assert_eq!(upgraded.read(&mut [0]).unwrap(), 0);
+    assert!(began.elapsed() >= Duration::from_millis(100));
+    let served = service.end();
+    assert_eq!((served.cut, served.cut_upgraded), (4, 1));
+}
+
+#[test]
+fn end_may_be_ordered_at_once() {
+    let service = Service::start();
+    let mut client = service.connect_silently();
+    client.send(GET_HELD).unwrap();
+    let mut upgraded = service.connect();
+    upgrade(&mut upgraded);
+    service.drain.end_now();
+    assert!(client.response().is_err());
+    assert_eq!(upgraded.read(&mut [0]).unwrap(), 0);
+    let served = service.end();
+    assert_eq!((served.cut, served.cut_upgraded), (2, 1));
+}
+
+fn upgrade(client: &mut Client<TcpStream>) {
+    client
+        .send("GET /upgrade HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+        .unwrap();
+    let head = client.head().unwrap();
+    assert!(head[0].contains("101"), "{head:?}");
+    client.send("ping").unwrap();
+    let mut buffer = [0; 4];
+    client.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"ping");
+}
+
+#[test]
+fn upgraded_connection_is_counted_and_waited_for() {
+    let service = Service::with(|serve| serve.linger(Duration::from_millis(10)));
+    let mut upgraded = service.connect();
+    upgrade(&mut upgraded);
+    eventually("counted", || service.drain.upgraded() == 1);
+    assert_eq!(service.drain.connections(), 1);
+    let mut idle = service.connect_and_ask();
+    service.drain.start();
+    assert!(idle.is_closed());
+    drop(idle);
+    service.until_connections(1);
+    upgraded.send("still").unwrap();
+    let mut buffer = [0; 5];
+    upgraded.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"still");
+    drop(upgraded);
+    assert_eq!(service.end(), Served::default());
+}
+
+#[test]
+fn upgraded_connections_that_end_are_not_counted_any_more() {
+    let service = Service::start();
+    for _ in 0..3 {
+        let mut upgraded = service.connect();
+        upgrade(&mut upgraded);
+    }
+    eventually("none is left", || {
+        service.drain.upgraded() == 0 && service.drain.connections() == 0
+    });
+    service.drain.start();
+    service.end();
+}
+
+#[test]
+fn upgrade_during_the_drain_is_not_told_to_close() {
+    let service = Service::start();
+    let mut client = service.connect_silently();
+    service.drain.start();
+    client
+        .send("GET /upgrade HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+        .unwrap();
+    let head = client.head().unwrap();
+    assert!(
+        head.iter().any(|line| line == "connection: upgrade"),
+        "{head:?}"
+    );
+    drop(client);
+    service.end();
+}
+
+#[test]
+fn drain_is_seen_by_handlers_and_waiters() {
+    let service = Service::start();
+    assert!(!service.drain.is_draining());
+    let drain = service.drain.clone();
+    let waiter = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(drain.started());
+    });
+    service.drain.start();
+    waiter.join().unwrap();
+    assert!(service.drain.is_draining());
+    let drain = service.drain.clone();
+    service.end();
+    assert!(drain.is_draining());
+}
+
+#[test]
+fn second_start_changes_nothing() {
+    let service = Service::start();
+    let mut client = service.connect_silently();
+    client.send(GET_HELD).unwrap();
+    for _ in 0..5 {
+        service.drain.start();
+    }
+    service.release.notify_one();
+    assert_eq!(client.response().unwrap().body, "held");
+    drop(client);
+    assert_eq!(service.end().cut, 0);
+}
+
+#[test]
+fn drain_without_connections_ends_at_once() {
+    let service = Service::start();
+    let drain = service.drain.clone();
+    drain.start();
+    assert_eq!(service.end(), Served::default());
+}
+
+#[test]
+fn panic_in_a_handler_ends_its_connection_alone() {
+    let service = Service::start();
+    let mut client = service.connect();
+    assert!(client.get("/panic").is_err());
+    let other = service.connect_and_ask();
+    service.until_connections(1);
+    drop(other);
+    service.drain.start();
+    assert_eq!(service.end().cut, 0);
+}
+
+#[test]
+fn http_1_0_connections_are_answered_and_closed() {
+    let service = Service::start();
+    let mut client = service.connect_silently();
+    service.drain.start();
+    client
+        .send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        .unwrap();
+    let response = client.response().unwrap();
+    assert_eq!(response.body, "hello");
+    // Without a word, HTTP/1.0 closes.
+    assert_eq!(response.header("connection"), None);
+    assert!(client.is_closed());
+    drop(client);
+    service.end();
+}
+
+#[test]
+fn pipelined_request_behind_a_last_response_does_not_destroy_it() {
+    let service = Service::start();
+    let mut client = service.connect_silently();
+    service.drain.start();
+    client.send(&GET.repeat(50)).unwrap();
+    let response = client.response().unwrap();
+    assert_eq!(response.body, "hello");
+    assert!(response.closes());
+    assert!(client.is_closed());
+    drop(client);
+    service.end();
 }

@@ -76,7 +76,11 @@ impl<T: Read + Write> Client<T> {
         self.0.read(buffer)
     }
 
-    fn chunks(&mut self) -> io::Result<String> {
+    pub(crate) fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact(buffer)
+    }
+
+    pub(crate) fn chunks(&mut self) -> io::Result<String> {
         let mut body = String::new();
         loop {
             let length = usize::from_str_radix(&self.line()?, 16).map_err(io::Error::other)?;

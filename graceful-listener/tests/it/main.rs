@@ -12,8 +12,12 @@
 mod child;
 
 mod drain;
+mod hot_deploy;
 mod http;
+mod load;
 mod notify;
 mod pid_file;
 mod ports;
+mod process;
+mod service;
 mod starter;

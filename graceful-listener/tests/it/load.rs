@@ -1,0 +1,331 @@
+//! Load that hides nothing: every request is sent once, and every failure counts.
+//!
+//! Depends on nothing but the standard library, so that other packages can take
+//! this file as their module too.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{fmt, mem};
+
+/// What is asked of a service, and how often.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    /// Where the service listens.
+    pub(crate) target: Target,
+    /// Loops that use their connection for as long as the service lets them.
+    pub(crate) keep_alive: usize,
+    /// Loops that make a connection for each request.
+    pub(crate) per_request: usize,
+    /// The pause between a response and the next request.
+    pub(crate) think: Duration,
+    /// Asked for with most requests.
+    pub(crate) path: String,
+    /// Asked for with every fiftieth request.
+    pub(crate) slow_path: String,
+}
+
+/// A socket to connect to.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Load {
+    /// 24 kept-alive loops and 8 that connect anew, which think 4 ms; 2 % of their requests take 300 ms.
+    pub(crate) fn new(target: Target) -> Self {
+        Self {
+            target,
+            keep_alive: 24,
+            per_request: 8,
+            think: Duration::from_millis(4),
+            path: "/".into(),
+            slow_path: "/sleep?ms=300".into(),
+        }
+    }
+
+    /// Begins.
+    pub(crate) fn start(self) -> Running {
+        let shared = Arc::new((AtomicBool::new(false), AtomicU64::new(0)));
+        let run = |keeps_alive, number: usize| {
+            let (load, shared) = (self.clone(), Arc::clone(&shared));
+            thread::spawn(move || load.run(keeps_alive, number, &shared.0, &shared.1))
+        };
+        Running {
+            keep_alive: (0..self.keep_alive)
+                .map(|number| run(true, number))
+                .collect(),
+            per_request: (0..self.per_request)
+                .map(|number| run(false, number))
+                .collect(),
+            shared,
+        }
+    }
+
+    fn run(
+        &self,
+        keeps_alive: bool,
+        number: usize,
+        stop: &AtomicBool,
+        requests: &AtomicU64,
+    ) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut kept: Option<Connection> = None;
+        // Begins in a different place in each loop, so that the slow ones do not meet.
+        let mut count = number;
+        while !stop.load(Ordering::Relaxed) {
+            count += 1;
+            let path = if count.is_multiple_of(50) {
+                &self.slow_path
+            } else {
+                &self.path
+            };
+            let began = Instant::now();
+            let reused = kept.is_some();
+            let connection = kept
+                .take()
+                .map_or_else(|| Connection::open(&self.target), Ok);
+            let answered = connection.and_then(|mut connection| {
+                let (generation, closes) = connection.get(path, keeps_alive)?;
+                Ok((connection, generation, closes))
+            });
+            requests.fetch_add(1, Ordering::Relaxed);
+            match answered {
+                Ok((connection, generation, closes)) => {
+                    *outcome.generations.entry(generation).or_default() += 1;
+                    if path == &self.path {
+                        outcome.times.push(began.elapsed());
+                    }
+                    outcome.answered += 1;
+                    kept = Some(connection).filter(|_| keeps_alive && !closes);
+                }
+                Err(failure) => {
+                    let how = if reused {
+                        "on a kept connection"
+                    } else {
+                        "on a new connection"
+                    };
+                    *outcome
+                        .failures
+                        .entry(format!("{failure} {how}"))
+                        .or_default() += 1;
+                }
+            }
+            thread::sleep(self.think);
+        }
+        outcome
+    }
+}
+
+/// Load that is on.
+pub(crate) struct Running {
+    keep_alive: Vec<JoinHandle<Outcome>>,
+    per_request: Vec<JoinHandle<Outcome>>,
+    shared: Arc<(AtomicBool, AtomicU64)>,
+}
+
+impl Running {
+    /// How many requests have been made so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.shared.1.load(Ordering::Relaxed)
+    }
+
+    /// Ends it and tells what happened.
+    pub(crate) fn stop(self) -> Report {
+        self.shared.0.store(true, Ordering::Relaxed);
+        let sum = |loops: Vec<JoinHandle<Outcome>>| {
+            let outcomes = loops
+                .into_iter()
+                .map(|handle| handle.join().expect("a loop does not panic"));
+            outcomes.fold(Outcome::default(), Outcome::plus)
+        };
+        Report {
+            keep_alive: sum(self.keep_alive),
+            per_request: sum(self.per_request),
+        }
+    }
+}
+
+/// What happened to all requests.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) keep_alive: Outcome,
+    pub(crate) per_request: Outcome,
+}
+
+impl Report {
+    pub(crate) fn requests(&self) -> u64 {
+        self.keep_alive.requests() + self.per_request.requests()
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.keep_alive.failed() + self.per_request.failed()
+    }
+
+    /// The generations that have answered.
+    pub(crate) fn generations(&self) -> Vec<&str> {
+        let both = self
+            .keep_alive
+            .generations
+            .keys()
+            .chain(self.per_request.generations.keys());
+        let mut names: Vec<_> = both.map(String::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<12} {:>9} {:>7} {:>8} {:>8} {:>8} ms",
+            "", "requests", "failed", "p50", "p99", "max"
+        )?;
+        for (name, outcome) in [
+            ("keep-alive", &self.keep_alive),
+            ("per request", &self.per_request),
+        ] {
+            let [p50, p99, max] =
+                [0.5, 0.99, 1.0].map(|share| outcome.quantile(share).as_secs_f64() * 1e3);
+            let (requests, failed) = (outcome.requests(), outcome.failed());
+            writeln!(
+                f,
+                "{name:<12} {requests:>9} {failed:>7} {p50:>8.2} {p99:>8.2} {max:>8.2}"
+            )?;
+            for (failure, count) in &outcome.failures {
+                writeln!(f, "  {count} {failure}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What happened to the requests of one kind.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) answered: u64,
+    /// How long those took that were not meant to take long.
+    pub(crate) times: Vec<Duration>,
+    pub(crate) failures: BTreeMap<String, u64>,
+    pub(crate) generations: BTreeMap<String, u64>,
+}
+
+impl Outcome {
+    pub(crate) fn requests(&self) -> u64 {
+        self.answered + self.failed()
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    pub(crate) fn quantile(&self, share: f64) -> Duration {
+        let mut times = self.times.clone();
+        times.sort_unstable();
+        let last = times.len().saturating_sub(1);
+        times
+            .get((last as f64 * share).round() as usize)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    fn plus(mut self, other: Self) -> Self {
+        self.answered += other.answered;
+        self.times.extend(other.times);
+        for (mine, theirs) in [
+            (&mut self.failures, other.failures),
+            (&mut self.generations, other.generations),
+        ] {
+            for (key, count) in theirs {
+                *mine.entry(key).or_default() += count;
+            }
+        }
+        self
+    }
+}
+
+struct Connection(BufReader<Box<dyn Duplex>>);
+
+trait Duplex: Read + Write + Send {}
+impl<T: Read + Write + Send> Duplex for T {}
+
+impl Connection {
+    fn open(target: &Target) -> Result<Self, String> {
+        let stream: io::Result<Box<dyn Duplex>> = match target {
+            Target::Tcp(address) => {
+                TcpStream::connect_timeout(address, TIMEOUT).and_then(|stream| {
+                    stream.set_nodelay(true)?;
+                    stream.set_read_timeout(Some(TIMEOUT))?;
+                    Ok(Box::new(stream) as _)
+                })
+            }
+            Target::Unix(path) => UnixStream::connect(path).and_then(|stream| {
+                stream.set_read_timeout(Some(TIMEOUT))?;
+                Ok(Box::new(stream) as _)
+            }),
+        };
+        match stream {
+            Ok(stream) => Ok(Self(BufReader::new(stream))),
+            Err(error) => Err(format!("not connected: {:?}", error.kind())),
+        }
+    }
+
+    /// Returns the generation that has answered, and whether it closes the connection.
+    fn get(&mut self, path: &str, keeps_alive: bool) -> Result<(String, bool), String> {
+        let close = if keeps_alive {
+            ""
+        } else {
+            "Connection: close\r\n"
+        };
+        let request = format!("GET {path} HTTP/1.1\r\nHost: load\r\n{close}\r\n");
+        let failed = |what: &str, error: &io::Error| format!("{what}: {:?}", error.kind());
+        self.0
+            .get_mut()
+            .write_all(request.as_bytes())
+            .map_err(|error| failed("not sent", &error))?;
+        let (mut line, mut lines) = (String::new(), 0);
+        let (mut generation, mut closes, mut length) = (String::new(), false, None);
+        loop {
+            let what = if lines == 0 {
+                "not answered"
+            } else {
+                "head cut"
+            };
+            match self.0.read_line(&mut line) {
+                Ok(0) => return Err(format!("{what}: closed")),
+                Ok(_) => {}
+                Err(error) => return Err(failed(what, &error)),
+            }
+            let text = mem::take(&mut line).trim_end().to_ascii_lowercase();
+            if lines == 0 && !text.starts_with("http/1.1 200") {
+                return Err(format!("answered {text}"));
+            }
+            lines += 1;
+            match text.split_once(": ") {
+                Some(("x-gen", value)) => generation = value.into(),
+                Some(("connection", value)) => closes = value == "close",
+                Some(("content-length", value)) => length = value.parse().ok(),
+                Some(_) => {}
+                None if text.is_empty() => break,
+                None => {}
+            }
+        }
+        let mut body = vec![0; length.ok_or("answered without a length")?];
+        self.0
+            .read_exact(&mut body)
+            .map_err(|error| failed("body cut", &error))?;
+        Ok((generation, closes))
+    }
+}
+
+/// Longer than any request may take.
+const TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,0 +1,56 @@
+//! What /proc says of processes.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Whether it has ended; one that nobody has waited for has.
+pub(crate) fn is_gone(pid: u32) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat
+            .rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with('Z')),
+        Err(_) => true,
+    }
+}
+
+/// Whether the process is this binary, in one of its roles.
+pub(crate) fn is_role(pid: i32) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let ours = std::env::current_exe().unwrap();
+    command.starts_with(ours.as_os_str().as_encoded_bytes())
+}
+
+/// What the descriptors of a process refer to.
+pub(crate) fn descriptors(pid: u32) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
+    let mut targets: Vec<_> = entries
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .map(|target: PathBuf| target.display().to_string())
+        .collect();
+    targets.sort();
+    targets
+}
+
+/// What a program started by this process has open, besides its standard streams.
+pub(crate) fn descriptors_of_a_child() -> Vec<String> {
+    let output = Command::new("sh")
+        .args([
+            "-c",
+            "for fd in /proc/$$/fd/*; do echo \"${fd##*/} $(readlink $fd)\"; done",
+        ])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let number = |line: &str| line.split(' ').next().unwrap().parse::<u32>().unwrap();
+    let beyond = text
+        .lines()
+        .filter(|line| number(line) > 2 && line.contains(' '));
+    beyond
+        .filter(|line| !line.ends_with(' '))
+        .map(str::to_owned)
+        .collect()
+}

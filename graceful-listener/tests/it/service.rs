@@ -1,0 +1,322 @@
+//! A service in a process of its own, which any starter can start.
+
+use std::env;
+use std::future::ready;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::Query;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use graceful_listener::{Drain, Listeners, Upgrader, serve};
+use nix::sys::signal::{Signal, kill, raise};
+use nix::unistd::Pid;
+
+use crate::child;
+use crate::http::DEADLINE;
+
+pub(crate) const ROLE: &str = "service::child_serves";
+
+/// The role's settings, as environment variables.
+pub(crate) mod set {
+    /// What to listen on, separated by blanks; without it, whatever is inherited.
+    pub(crate) const SPECS: &str = "SERVICE_SPECS";
+    pub(crate) const PID_FILE: &str = "SERVICE_PID_FILE";
+    pub(crate) const DRAIN_TIMEOUT_MS: &str = "SERVICE_DRAIN_TIMEOUT_MS";
+    pub(crate) const UPGRADE_TIMEOUT_MS: &str = "SERVICE_UPGRADE_TIMEOUT_MS";
+    /// How generations after the first end, and where: `killed at bound`, `exit at start`, `hang at bound`.
+    pub(crate) const FAILURE: &str = "SERVICE_FAILURE";
+    /// The failure lasts for as long as this file exists.
+    pub(crate) const WHILE: &str = "SERVICE_FAILS_WHILE";
+}
+
+#[test]
+fn child_serves() {
+    if !child::plays(ROLE) {
+        return;
+    }
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    fail_if_told("start", 2);
+    let listeners = match env::var(set::SPECS) {
+        Ok(specs) => Listeners::inherit_or_bind(specs.split_whitespace()),
+        Err(_) => Listeners::inherit(),
+    };
+    let listeners = listeners.unwrap_or_else(|error| {
+        panic!("refused: {error}: {:?}", std::error::Error::source(&error))
+    });
+    let generation = listeners.generation();
+    fail_if_told("inherited", generation);
+    let mut upgrader = Upgrader::new(&listeners).unwrap();
+    upgrader = upgrader.timeout(milliseconds(set::UPGRADE_TIMEOUT_MS, 60_000));
+    if let Some(path) = env::var_os(set::PID_FILE) {
+        upgrader = upgrader.pid_file(path).unwrap();
+    }
+    let addresses: Vec<_> = listeners
+        .iter()
+        .map(|listener| listener.address().to_string())
+        .collect();
+    let labels: Vec<_> = listeners
+        .iter()
+        .filter_map(|listener| listener.label())
+        .collect();
+    eprintln!(
+        "generation {generation} is process {} on {} by {:?} named {}",
+        std::process::id(),
+        addresses.join(" "),
+        listeners.origin(),
+        labels.join(" "),
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    fail_if_told("prepared", generation);
+    let drain = Drain::new();
+    let app = app(generation, &drain);
+    let served = runtime.block_on(async {
+        let fails = drain.clone();
+        tokio::spawn(async move {
+            fail_if_told("serving", generation);
+            fails.started().await;
+            fail_if_told("draining", generation);
+        });
+        serve(listeners, app)
+            .drain(drain)
+            .upgrader(upgrader)
+            .drain_timeout(milliseconds(set::DRAIN_TIMEOUT_MS, 30_000))
+            .await
+    });
+    let served = served.unwrap();
+    eprintln!(
+        "generation {generation} is done, cut {} upgraded {}",
+        served.cut, served.cut_upgraded
+    );
+}
+
+fn app(generation: u64, drain: &Drain) -> Router {
+    let drain = drain.clone();
+    let generation = HeaderValue::from(generation);
+    Router::new()
+        .route("/", get(async || "hello"))
+        .route("/sleep", get(sleep))
+        .route(
+            "/healthz",
+            get(async move || {
+                if drain.is_draining() {
+                    StatusCode::SERVICE_UNAVAILABLE
+                } else {
+                    StatusCode::OK
+                }
+            }),
+        )
+        .route("/upgrade", get(upgrade))
+        .route(
+            "/descriptors",
+            get(async || crate::process::descriptors_of_a_child().join("\n")),
+        )
+        .layer(map_response(move |mut response: Response| {
+            response.headers_mut().insert("x-gen", generation.clone());
+            ready(response)
+        }))
+}
+
+#[derive(serde::Deserialize)]
+struct Sleep {
+    ms: u64,
+}
+
+async fn sleep(Query(Sleep { ms }): Query<Sleep>) -> String {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    format!("slept {ms} ms")
+}
+
+/// Ceases to speak HTTP, and sends back what is sent.
+pub(crate) async fn upgrade(request: axum::extract::Request) -> Response {
+    tokio::spawn(async move {
+        let upgraded = hyper::upgrade::on(request).await.unwrap();
+        let (mut reader, mut writer) = tokio::io::split(hyper_util::rt::TokioIo::new(upgraded));
+        let _ = tokio::io::copy(&mut reader, &mut writer).await;
+    });
+    let headers: HeaderMap = [("connection", "upgrade"), ("upgrade", "echo")]
+        .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
+        .into_iter()
+        .collect();
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+fn fail_if_told(step: &str, generation: u64) {
+    let (Ok(failure), Some(path)) = (env::var(set::FAILURE), env::var_os(set::WHILE)) else {
+        return;
+    };
+    let first = generation < 2 || env::var_os("GRACEFUL_LISTENER").is_none();
+    if first || !PathBuf::from(path).exists() {
+        return;
+    }
+    match failure.split_once(" at ") {
+        Some((how, at)) if at == step => match how {
+            "killed" => raise(Signal::SIGKILL).unwrap(),
+            "exit" => std::process::exit(3),
+            "hang" => loop {
+                std::thread::park();
+            },
+            _ => panic!("{failure}"),
+        },
+        _ => {}
+    }
+}
+
+fn milliseconds(name: &str, default: u64) -> Duration {
+    Duration::from_millis(env::var(name).map_or(default, |text| text.parse().unwrap()))
+}
+
+/// The service, and all that its generations have said.
+pub(crate) struct Service {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Service {
+    pub(crate) fn command() -> Command {
+        child::role(ROLE)
+    }
+
+    /// Starts a command that is the service or will start it.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let writer = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                writer.lock().unwrap().push(line);
+            }
+        });
+        Self { child, log }
+    }
+
+    /// Starts it on a port of its own and waits until it serves.
+    pub(crate) fn on_a_port(settings: &[(&str, &str)]) -> Self {
+        let service = Self::start(
+            Self::command()
+                .env(set::SPECS, "127.0.0.1:0")
+                .envs(settings.iter().copied()),
+        );
+        service.wait_for("serving address");
+        service
+    }
+
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until a line contains the text, and returns the line.
+    pub(crate) fn wait_for(&self, text: &str) -> String {
+        self.wait_for_count(text, 1)
+    }
+
+    /// Waits until so many lines contain the text, and returns the last.
+    pub(crate) fn wait_for_count(&self, text: &str, count: usize) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let log = self.log();
+            if let Some(line) = log.iter().filter(|line| line.contains(text)).nth(count - 1) {
+                return line.clone();
+            }
+            assert!(
+                Instant::now() < deadline,
+                "`{text}` is not said {count} times: {log:#?}"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// What a generation has said of itself, as soon as it has.
+    pub(crate) fn generation(&self, number: u64) -> Generation {
+        let line = self.wait_for(&format!("generation {number} is process "));
+        let words: Vec<_> = line.split(' ').collect();
+        let by = words.iter().position(|&word| word == "by").unwrap();
+        Generation {
+            pid: words[4].parse().unwrap(),
+            addresses: words[6..by].iter().map(|&word| word.to_owned()).collect(),
+            origin: words[by + 1].to_owned(),
+            labels: words[by + 3..]
+                .iter()
+                .map(|&word| word.to_owned())
+                .collect(),
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.generation(1).addresses[0].parse().unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(self.pid(), signal);
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "it does not end: {:#?}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // The generations that this process has not started itself.
+        for line in self.log() {
+            if let Some(pid) = line
+                .strip_prefix("generation ")
+                .and_then(|rest| rest.split(" is process ").nth(1))
+            {
+                let pid: i32 = pid.split(' ').next().unwrap().parse().unwrap();
+                if crate::process::is_role(pid) {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+            }
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What one process of the service has said when it started.
+#[derive(Clone, Debug)]
+pub(crate) struct Generation {
+    pub(crate) pid: u32,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) origin: String,
+    pub(crate) labels: Vec<String>,
+}
+
+pub(crate) fn send(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
+}
