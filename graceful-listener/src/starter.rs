@@ -152,7 +152,7 @@ impl Starter {
                 self.forward(signal);
             }
             Signal::USR2 if !self.stopping => self.upgrade = true,
-            Signal::WINCH => self.forward(signal),
+            Signal::TTIN | Signal::TTOU | Signal::WINCH => self.forward(signal),
             _ => {}
         }
     }
@@ -519,6 +519,13 @@ impl Starter {
             if let Some(text) = notification.message.value("STATUS") {
                 worker.status = Some(text.into());
             }
+            if let Some(time) = notification.message.value("EXTEND_TIMEOUT_USEC")
+                && worker.phase == Phase::Starting
+                && let Ok(micros) = time.parse()
+            {
+                let extended = Moment::now() + Duration::from_micros(micros);
+                self.verdict_at = self.verdict_at.max(Some(extended));
+            }
             if notification.message.is_ready() && worker.phase == Phase::Starting {
                 self.log
                     .line(format_args!("worker {} is ready", worker.pid()));
@@ -623,9 +630,10 @@ impl Starter {
             worker.pid(),
             exit.raw()
         ));
-        if self.candidate.is_none() && self.start_at.is_none() {
-            self.start_at =
-                Some((worker.since + self.options.interval).max(worker.since + MIN_GAP));
+        if self.candidate.is_none() {
+            // Whatever pause a failed restart has earned: now nobody serves.
+            let soon = worker.since + self.options.interval.max(MIN_GAP);
+            self.start_at = Some(self.start_at.map_or(soon, |at| at.min(soon)));
         }
     }
 
@@ -930,7 +938,7 @@ fn is_descendant(pid: i32, worker: i32) -> bool {
 /// What Perl has handlers for: they do not outlive exec.
 const DEFAULT_SIGNALS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::ALRM];
 /// Everything that must not kill the super-daemon.
-const WATCHED_SIGNALS: [Signal; 9] = [
+const WATCHED_SIGNALS: [Signal; 11] = [
     Signal::HUP,
     Signal::INT,
     Signal::QUIT,
@@ -939,6 +947,8 @@ const WATCHED_SIGNALS: [Signal; 9] = [
     Signal::USR1,
     Signal::USR2,
     Signal::CHLD,
+    Signal::TTIN,
+    Signal::TTOU,
     Signal::WINCH,
 ];
 /// Keys of [`Watch`] beside the process ids.

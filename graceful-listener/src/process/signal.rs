@@ -17,6 +17,8 @@ impl Signal {
     pub(crate) const PIPE: Self = Self(libc::SIGPIPE);
     pub(crate) const QUIT: Self = Self(libc::SIGQUIT);
     pub(crate) const TERM: Self = Self(libc::SIGTERM);
+    pub(crate) const TTIN: Self = Self(libc::SIGTTIN);
+    pub(crate) const TTOU: Self = Self(libc::SIGTTOU);
     pub(crate) const USR1: Self = Self(libc::SIGUSR1);
     pub(crate) const USR2: Self = Self(libc::SIGUSR2);
     pub(crate) const WINCH: Self = Self(libc::SIGWINCH);

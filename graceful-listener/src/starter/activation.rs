@@ -1,6 +1,8 @@
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use serde::{Deserialize, Serialize};
+
 use super::descriptor;
 use super::failure::Failure;
 use super::sockets::Sockets;
@@ -8,7 +10,7 @@ use super::sockets::Sockets;
 /// The sockets that systemd hands to the process it starts.
 ///
 /// See [`sd_listen_fds(3)`](https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Activation {
     count: RawFd,
     names: Option<OsString>,

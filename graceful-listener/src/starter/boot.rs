@@ -37,6 +37,8 @@ impl Starter {
             return starter.conduct(Ok(()));
         }
         let plan = Plan::new(&options)?;
+        // Before the process id changes, to which it is addressed.
+        let activation = Activation::from_env();
         let launcher = if options.daemonize {
             match detach().map_err(|error| Failure::io("fork failed", &error))? {
                 Side::Launcher(daemon) => return Ok(await_daemon(daemon)),
@@ -46,7 +48,7 @@ impl Starter {
         } else {
             None
         };
-        match Self::open(options, invocation, plan) {
+        match Self::open(options, invocation, plan, activation) {
             Ok(mut starter) => {
                 starter.launcher = launcher;
                 let begun = starter.begin();
@@ -63,14 +65,14 @@ impl Starter {
 
     /// Runs, and leaves nothing behind however that ends.
     fn conduct(&mut self, begun: Result<(), Failure>) -> Result<ExitCode, Failure> {
-        if begun.is_err() {
-            self.abandon();
-        }
         let result = begun.and_then(|()| self.run());
         if let Some(file) = &mut self.status_file {
             file.remove();
         }
-        self.sockets.remove_files();
+        // An adopted worker goes on serving if its successor could not be started.
+        if self.workers().next().is_none() {
+            self.sockets.remove_files();
+        }
         if let Some(mut launcher) = self.launcher.take() {
             report(&mut launcher, result.as_ref().map(|_| ()));
         }
@@ -93,8 +95,12 @@ impl Starter {
         })
     }
 
-    fn open(options: Options, invocation: Invocation, plan: Plan) -> Result<Self, Failure> {
-        let activation = Activation::from_env();
+    fn open(
+        options: Options,
+        invocation: Invocation,
+        plan: Plan,
+        activation: Option<Activation>,
+    ) -> Result<Self, Failure> {
         let mut available: Vec<Source> = match &activation {
             Some(activation) => activation.take()?.into_iter().map(Source::Given).collect(),
             None => Vec::new(),
@@ -198,7 +204,7 @@ impl Starter {
         let mut starter = Self::assemble(
             options, invocation, watch, log, sockets, readiness, variables,
         )?;
-        starter.activation = Activation::from_env();
+        starter.activation = record.activation.clone();
         if let Some(log) = &record.descriptors.log {
             let log = LogCommand::take_up(log)
                 .map_err(|error| Failure::io("failed to take over the log", &error))?;
@@ -314,14 +320,6 @@ impl Starter {
             self.tell_launcher(Ok(()));
         }
         Ok(())
-    }
-
-    /// Ends what a failed start has begun.
-    fn abandon(&mut self) {
-        for worker in &mut self.old {
-            // Adopted workers go on serving: nothing better is there.
-            worker.kill_at = None;
-        }
     }
 
     /// Tells the process that was started from the terminal how the start went.

@@ -257,6 +257,7 @@ impl Starter {
                 .status_file
                 .as_ref()
                 .is_some_and(StatusFile::is_written),
+            activation: self.activation.clone(),
             descriptors,
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
+use super::activation::Activation;
 use super::worker::Phase;
 
 /// The state of a super-daemon, written down in memory: for whoever asks how it
@@ -39,6 +40,7 @@ pub(crate) struct Record {
     pub(crate) start_budget: u64,
     pub(crate) stop_budget: Option<u64>,
     pub(crate) status_written: bool,
+    pub(crate) activation: Option<Activation>,
     pub(crate) descriptors: Descriptors,
 }
 

@@ -631,3 +631,20 @@ fn crash_of_a_worker_tells_what_it_has_started_to_end() {
         (!is_running(helper)).then_some(())
     });
 }
+
+#[test]
+fn death_of_the_serving_worker_ends_the_pause_after_a_failed_restart() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "ready")
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0", "--wait-ready"])
+        .options(["--retry-delay=600", "--retry-max-delay=600"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "exit=1");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("generation 2 failed");
+    daemon.write("mode", "ready");
+    kill(Pid::from_raw(daemon.worker(1)), Signal::SIGKILL).unwrap();
+    daemon.wait_for_generations(&[3]);
+}

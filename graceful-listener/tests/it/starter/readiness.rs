@@ -250,3 +250,16 @@ fn crash_loop_of_ready_workers_is_no_storm() {
         begun.elapsed()
     );
 }
+
+#[test]
+fn worker_may_ask_for_more_time() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--wait-ready=1"])
+        .shell("systemd-notify EXTEND_TIMEOUT_USEC=60000000; sleep 2; systemd-notify --ready; exec sleep 600");
+    if !child::has("systemd-notify") {
+        return;
+    }
+    let daemon = daemon.start();
+    daemon.wait_for_generations(&[1]);
+}
