@@ -14,3 +14,4 @@ mod readiness;
 mod signals;
 mod sockets;
 mod supervised;
+mod torture;

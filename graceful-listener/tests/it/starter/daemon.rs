@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -104,6 +105,11 @@ impl Start {
 
     pub(super) fn program(mut self, words: &[&str]) -> Self {
         self.worker = words.iter().map(Into::into).collect();
+        self
+    }
+
+    pub(super) fn words(mut self, words: Vec<OsString>) -> Self {
+        self.worker = words;
         self
     }
 
@@ -339,6 +345,32 @@ impl Daemon {
             log.lines()
                 .find_map(|line| Some(line.split_once("listening on ")?.1.to_owned()))
         })
+    }
+
+    /// Returns the address that the super-daemon's own TCP socket is bound to.
+    pub(super) fn own_address(&self) -> SocketAddr {
+        let sockets: Vec<_> = fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .filter_map(|link| {
+                Some(
+                    link.to_str()?
+                        .strip_prefix("socket:[")?
+                        .strip_suffix(']')?
+                        .to_owned(),
+                )
+            })
+            .collect();
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut lines = table
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let listening = lines
+            .find(|fields| fields[3] == "0A" && sockets.iter().any(|inode| inode == fields[9]));
+        let port = listening.unwrap()[1].split_once(':').unwrap().1;
+        ([127, 0, 0, 1], u16::from_str_radix(port, 16).unwrap()).into()
     }
 
     /// Asks whoever serves for one of the things it knows.

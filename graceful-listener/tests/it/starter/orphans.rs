@@ -158,7 +158,10 @@ fn orphan_keeps_its_socket_file_if_no_successor_can_be_started() {
     if !can_adopt() {
         return;
     }
-    let mut first = Start::new(Program::Ours).files().options(["--interval=0", "--path=a.sock"]).start();
+    let mut first = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--path=a.sock"])
+        .start();
     first.wait_for_generations(&[1]);
     let orphan = first.worker(1);
     first.kill();
@@ -167,6 +170,9 @@ fn orphan_keeps_its_socket_file_if_no_successor_can_be_started() {
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     let path = again.dir().join("a.sock");
     let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
-    assert_eq!(super::worker::talk(&mut stream, "pid").unwrap(), orphan.to_string());
+    assert_eq!(
+        super::worker::talk(&mut stream, "pid").unwrap(),
+        orphan.to_string()
+    );
     kill(Pid::from_raw(orphan), Signal::SIGKILL).unwrap();
 }

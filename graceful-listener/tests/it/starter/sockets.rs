@@ -371,7 +371,7 @@ fn backlog_is_what_is_asked_for() {
             .shell("echo \"ports are .$SERVER_STARTER_PORT.\"; exec sleep 600")
             .start();
         daemon.wait_for_log("ports are ");
-        let address = listening_of(&daemon);
+        let address = daemon.own_address();
         let connected = queue_up(&address, 10);
         assert!(
             (1..=3).contains(&connected.len()),
@@ -388,31 +388,8 @@ fn backlog_is_large_by_default() {
             .options(["--port=127.0.0.1:0", "--backlog=0"])
             .start();
         daemon.wait_for_log("ports are ");
-        assert_eq!(queue_up(&listening_of(&daemon), 200).len(), 200);
+        assert_eq!(queue_up(&daemon.own_address(), 200).len(), 200);
     });
-}
-
-/// The TCP address that the super-daemon's own socket is bound to.
-fn listening_of(daemon: &Daemon) -> SocketAddr {
-    let sockets: Vec<_> = fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .filter_map(|link| {
-            link.to_string_lossy()
-                .strip_prefix("socket:[")?
-                .strip_suffix(']')
-                .map(str::to_owned)
-        })
-        .collect();
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let port = table
-        .lines()
-        .skip(1)
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .find(|fields| fields[3] == "0A" && sockets.iter().any(|inode| inode == fields[9]))
-        .map(|fields| u16::from_str_radix(fields[1].split_once(':').unwrap().1, 16).unwrap());
-    ([127, 0, 0, 1], port.unwrap()).into()
 }
 
 fn queue_up(address: &SocketAddr, count: usize) -> Vec<TcpStream> {
@@ -594,7 +571,7 @@ fn sockets_listen_before_the_worker_does() {
         let daemon = echo_ports(program).options(["--port=127.0.0.1:0"]).start();
         daemon.wait_for_log("ports are ");
         // Nobody accepts, yet nobody is refused.
-        let stream: io::Result<TcpStream> = TcpStream::connect(listening_of(&daemon));
+        let stream: io::Result<TcpStream> = TcpStream::connect(daemon.own_address());
         assert!(stream.is_ok());
     });
 }
