@@ -412,17 +412,17 @@ impl fmt::Display for ListenError {
             Self::Inherit(error) => error.fmt(f),
             Self::Spec { spec, .. } => write!(f, "cannot listen on `{spec}`"),
             Self::NotInherited { spec, available } if available.is_empty() => {
-                write!(f, "`{spec}` is not among the sockets, there are none")
+                write!(f, "no socket for `{spec}`, none is available")
             }
             Self::NotInherited { spec, available } => {
                 write!(
                     f,
-                    "`{spec}` is not among the inherited sockets: {}",
+                    "no socket for `{spec}`, available are {}",
                     List(available)
                 )
             }
             Self::Unclaimed { addresses } => {
-                write!(f, "inherited, but nothing serves: {}", List(addresses))
+                write!(f, "nothing serves the socket {}", List(addresses))
             }
             Self::Bind { spec, .. } => write!(f, "cannot listen on `{spec}`"),
         }

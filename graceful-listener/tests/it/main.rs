@@ -14,6 +14,7 @@ mod child;
 mod drain;
 mod hot_deploy;
 mod http;
+mod inherit;
 mod load;
 mod notify;
 mod pid_file;
