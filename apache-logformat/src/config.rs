@@ -84,6 +84,7 @@ impl Config {
         for name in &self.extra_headers {
             needs.add_request_header(name.as_bytes());
         }
+        needs.mask(&self.redaction);
         self.needs = needs;
     }
 

@@ -6,6 +6,7 @@ use crate::{
     cookie,
     escape::{Escape, with_scratch},
     exchange::{ConnectionStatus, Exchange},
+    fields::Fields,
     host, path,
     strftime::Strftime,
     time,
@@ -31,7 +32,49 @@ impl Item {
     }
 
     pub(crate) fn literal(text: impl Into<Box<[u8]>>) -> Self {
-        Self::new(Directive::Literal(text.into()))
+        Self::new(Directive::Literal(Literal::new(text.into())))
+    }
+}
+
+/// Text that is printed as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Literal {
+    text: Box<[u8]>,
+    /// The text itself, when it fits.
+    short: Option<[u8; SHORT]>,
+}
+
+/// Most literals are shorter: what stands between two directives.
+const SHORT: usize = 8;
+
+impl Literal {
+    fn new(text: Box<[u8]>) -> Self {
+        let mut short = [0; SHORT];
+        let fits = text.len() <= SHORT;
+        if fits {
+            short[..text.len()].copy_from_slice(&text);
+        }
+        Self {
+            text,
+            short: fits.then_some(short),
+        }
+    }
+
+    pub(crate) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    #[inline]
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        match &self.short {
+            // A copy of fixed size is one instruction.
+            Some(short) => {
+                let end = out.len() + self.text.len();
+                out.extend_from_slice(short);
+                out.truncate(end);
+            }
+            None => out.extend_from_slice(&self.text),
+        }
     }
 }
 
@@ -44,6 +87,7 @@ pub(crate) enum Condition {
 }
 
 impl Condition {
+    #[inline]
     pub(crate) fn holds(&self, status: u16) -> bool {
         match self {
             Self::Always => true,
@@ -67,7 +111,7 @@ pub(crate) enum Context {
 /// What an item prints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Directive {
-    Literal(Box<[u8]>),
+    Literal(Literal),
     ClientAddress,
     PeerAddress,
     LocalAddress,
@@ -188,7 +232,7 @@ impl Directive {
         let escape = style.escape;
         let text = |value, out: &mut Vec<u8>| escape.write_known(value, out);
         match self {
-            Self::Literal(literal) => out.extend_from_slice(literal),
+            Self::Literal(literal) => literal.write(out),
             Self::ClientAddress => return write_ip(exchange.client_ip(), out),
             Self::PeerAddress => return write_ip(exchange.peer_ip(), out),
             Self::LocalAddress => return write_ip(exchange.local.map(|local| local.ip()), out),
@@ -275,13 +319,13 @@ impl Directive {
             Self::RequestId => return text(exchange.request_id, out),
             Self::RequestLine => return write_request_line(exchange, escape, out),
             Self::RequestTrailer(name) => {
-                return write_joined(exchange.request_trailers.get_all(name), b", ", escape, out);
+                return write_joined(&exchange.request_trailers, name, b", ", escape, out);
             }
             Self::ResponseHeader(name) => {
                 return write_response_header(name, exchange, escape, out);
             }
             Self::ResponseTrailer(name) => {
-                return write_joined(exchange.response_trailers.get_all(name), b", ", escape, out);
+                return write_joined(&exchange.response_trailers, name, b", ", escape, out);
             }
             Self::ServerName => return text(exchange.server_name, out),
             Self::Status => match exchange.status {
@@ -348,12 +392,23 @@ pub(crate) fn write_unescaped(text: &[u8], escape: Escape, out: &mut Vec<u8>) {
 fn write_ip(address: Option<IpAddr>, out: &mut Vec<u8>) -> bool {
     match address.map(|address| address.to_canonical()) {
         Some(IpAddr::V4(address)) => {
-            let [first, rest @ ..] = address.octets();
-            write_number(first, out);
-            for octet in rest {
-                out.push(b'.');
-                write_number(octet, out);
+            let mut text = [b'.'; 16];
+            let mut end = 0;
+            for octet in address.octets() {
+                if octet >= 100 {
+                    text[end] = b'0' + octet / 100;
+                    end += 1;
+                }
+                if octet >= 10 {
+                    text[end] = b'0' + octet / 10 % 10;
+                    end += 1;
+                }
+                text[end] = b'0' + octet % 10;
+                end += 2;
             }
+            let length = out.len() + end - 1;
+            out.extend_from_slice(&text);
+            out.truncate(length);
             true
         }
         Some(IpAddr::V6(address)) => {
@@ -365,21 +420,23 @@ fn write_ip(address: Option<IpAddr>, out: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Appends `values` with `separator` between them; false when there is none.
-pub(crate) fn write_joined<'a>(
-    values: impl Iterator<Item = &'a [u8]>,
+/// Appends the values called `name` with `separator` between them; false when
+/// there is none.
+pub(crate) fn write_joined(
+    fields: &Fields<'_>,
+    name: &[u8],
     separator: &[u8],
     escape: Escape,
     out: &mut Vec<u8>,
 ) -> bool {
     let mut any = false;
-    for value in values {
+    fields.for_each(name, |value| {
         if any {
             out.extend_from_slice(separator);
         }
         escape.write(value, out);
         any = true;
-    }
+    });
     any
 }
 
@@ -400,8 +457,8 @@ fn write_request_header(
             return true;
         }
     }
-    let values = exchange.request_headers.get_all(name);
-    write_joined(values, separator(name, exchange), escape, out)
+    let separator = separator(name, exchange);
+    write_joined(&exchange.request_headers, name, separator, escape, out)
 }
 
 /// Returns what stands between repeats of a request's header field.
@@ -438,11 +495,10 @@ fn write_response_header(
     escape: Escape,
     out: &mut Vec<u8>,
 ) -> bool {
-    let mut values = exchange.response_headers.get_all(name);
     if name.eq_ignore_ascii_case(b"set-cookie") {
-        return write_joined(values, b", ", escape, out);
+        return write_joined(&exchange.response_headers, name, b", ", escape, out);
     }
-    let Some(mut value) = values.next() else {
+    let Some(mut value) = exchange.response_headers.get(name) else {
         return false;
     };
     if name.eq_ignore_ascii_case(b"content-type") {

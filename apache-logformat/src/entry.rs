@@ -53,15 +53,15 @@ impl Entry {
     pub(crate) fn new<B>(config: &Arc<Config>, request: &mut Request<B>) -> Self {
         let mut record = Record::take();
         let needs = &config.needs;
-        record.begin = config.now();
+        record.facts.begin = config.now();
+        record.facts.version = request.version();
         if config.clock.is_none() && (needs.end || needs.first_byte) {
-            record.started = Some(Instant::now());
+            record.facts.started = Some(Instant::now());
         }
         if needs.request_line {
             record.capture_request_line(
                 request.method().as_str().as_bytes(),
                 request.uri(),
-                request.version(),
                 &config.redaction,
             );
         }
@@ -99,9 +99,10 @@ impl Entry {
         };
         let needs = &self.config.needs;
         self.answered = true;
-        record.status = response.status().as_u16();
+        record.facts.status = response.status().as_u16();
         if needs.first_byte {
-            record.first_byte = Some(self.config.later(record.begin, record.started));
+            record.facts.first_byte =
+                Some(self.config.later(record.facts.begin, record.facts.started));
         }
         record.capture_response_headers(
             &needs.response_headers,
@@ -134,7 +135,7 @@ impl Entry {
     /// Counts bytes of the response's body.
     pub(crate) fn count(&mut self, bytes: usize) {
         if let Some(record) = &mut self.record {
-            record.body_bytes += bytes as u64;
+            record.facts.body_bytes += bytes as u64;
         }
     }
 
@@ -152,22 +153,22 @@ impl Entry {
             return;
         };
         let config = &*self.config;
-        record.outcome = outcome;
+        record.facts.outcome = outcome;
         if !self.answered {
-            record.status = match outcome {
+            record.facts.status = match outcome {
                 Outcome::AbortedBeforeHead => config.aborted_status,
                 _ => 500,
             };
         }
-        record.end = if config.needs.end {
-            config.later(record.begin, record.started)
+        record.facts.end = if config.needs.end {
+            config.later(record.facts.begin, record.facts.started)
         } else {
-            record.begin
+            record.facts.begin
         };
         let mut line = mem::take(&mut record.line);
         {
-            let notes = record.notes.as_ref().map(Notes::lock);
-            let env = record.env.as_ref().map(Env::lock);
+            let notes = record.facts.notes.as_ref().map(Notes::lock);
+            let env = record.facts.env.as_ref().map(Env::lock);
             let mut exchange = record.exchange(
                 &config.needs,
                 notes.as_deref().map_or(&[], Vec::as_slice),
@@ -186,7 +187,7 @@ impl Drop for Entry {
             return;
         };
         // A consumer that knows the length stops asking when it has everything.
-        let complete = self.expected == Some(record.body_bytes);
+        let complete = self.expected == Some(record.facts.body_bytes);
         self.finish(if thread::panicking() {
             Outcome::Panic
         } else if !self.answered {
@@ -251,15 +252,15 @@ fn capture_connection(
     extensions: &Extensions,
     headers: &HeaderMap,
 ) {
-    record.connection = match &config.connection {
+    record.facts.connection = match &config.connection {
         Some(connection) => shielded(|| connection(extensions)).flatten(),
         None => None,
     }
     .or_else(|| extensions.get::<ConnectionInfo>().cloned())
     .or_else(|| connect_info(extensions));
-    let connection = record.connection.as_ref();
+    let connection = record.facts.connection.as_ref();
     if config.needs.keepalives {
-        record.keepalives = connection.and_then(ConnectionInfo::next_request);
+        record.facts.keepalives = connection.and_then(ConnectionInfo::next_request);
     }
     if config.needs.client {
         let peer = connection.and_then(|connection| Some(connection.peer?.ip().to_canonical()));
@@ -269,7 +270,7 @@ fn capture_connection(
             }
             Some(config.proxies.as_ref()?.client(peer?, headers))
         };
-        record.client = client().filter(|client| Some(*client) != peer);
+        record.facts.client = client().filter(|client| Some(*client) != peer);
     }
 }
 
@@ -293,30 +294,30 @@ fn capture_facts(record: &mut Record, config: &Config, extensions: &Extensions) 
     }
     let needs = &config.needs;
     if needs.remote_user {
-        keep::<RemoteUser>(&mut record.remote_user, extensions);
+        keep::<RemoteUser>(&mut record.facts.remote_user, extensions);
     }
     if needs.request_id {
-        keep::<RequestId>(&mut record.request_id, extensions);
+        keep::<RequestId>(&mut record.facts.request_id, extensions);
     }
     if needs.filename {
-        keep::<Filename>(&mut record.filename, extensions);
+        keep::<Filename>(&mut record.facts.filename, extensions);
     }
     if needs.client_host {
-        keep::<ClientHost>(&mut record.client_host, extensions);
+        keep::<ClientHost>(&mut record.facts.client_host, extensions);
     }
     if needs.wire_bytes {
-        keep::<WireBytes>(&mut record.wire_bytes, extensions);
+        keep::<WireBytes>(&mut record.facts.wire_bytes, extensions);
     }
     if needs.connection_status {
-        keep::<ConnectionStatus>(&mut record.connection_status, extensions);
+        keep::<ConnectionStatus>(&mut record.facts.connection_status, extensions);
     }
     if needs.route {
-        keep::<Route>(&mut record.route, extensions);
+        keep::<Route>(&mut record.facts.route, extensions);
         #[cfg(feature = "axum")]
-        if record.route.is_none()
+        if record.facts.route.is_none()
             && let Some(path) = extensions.get::<axum::extract::MatchedPath>()
         {
-            record.route = Some(Route::new(path.as_str()));
+            record.facts.route = Some(Route::new(path.as_str()));
         }
     }
 }
@@ -331,13 +332,13 @@ fn keep<T: Clone + Send + Sync + 'static>(kept: &mut Option<T>, extensions: &Ext
 fn add_tables(record: &mut Record, config: &Config, extensions: &mut Extensions) {
     let needs = &config.needs;
     if needs.notes {
-        record.notes = Some(extensions.get_or_insert_default::<Notes>().clone());
+        record.facts.notes = Some(extensions.get_or_insert_default::<Notes>().clone());
     }
     if needs.env {
-        record.env = Some(extensions.get_or_insert_default::<Env>().clone());
+        record.facts.env = Some(extensions.get_or_insert_default::<Env>().clone());
     }
     if needs.request_trailers {
         let trailers = extensions.get_or_insert_default::<RequestTrailers>();
-        record.request_trailers = Some(trailers.clone());
+        record.facts.request_trailers = Some(trailers.clone());
     }
 }

@@ -32,11 +32,17 @@ pub enum Escape {
 
 impl Escape {
     /// Appends `value`, escaped.
+    #[inline]
     pub(crate) fn write(self, value: &[u8], out: &mut Vec<u8>) {
         if is_plain(value) {
             out.extend_from_slice(value);
-            return;
+        } else {
+            self.write_special(value, out);
         }
+    }
+
+    #[cold]
+    fn write_special(self, value: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::Apache => write_bytes(value, out, apache),
             Self::Json => write_json(value, out),
@@ -95,18 +101,24 @@ thread_local! {
 
 /// Whether no notation has anything to escape in `value`.
 ///
-/// Looks at whole chunks without a branch, which the compiler turns into vector
-/// instructions: most values of most requests end here.
+/// Most values of most requests end here, so it looks at whole chunks without a
+/// branch; the last one may overlap the one before.
+#[inline]
 fn is_plain(value: &[u8]) -> bool {
-    let (chunks, rest) = value.as_chunks::<16>();
-    chunks.iter().all(|chunk| all_plain(chunk)) && all_plain(rest)
+    if let Some(last) = value.last_chunk::<16>() {
+        let (chunks, _) = value.as_chunks::<16>();
+        chunks.iter().all(are_plain) && are_plain(last)
+    } else if let (Some(first), Some(last)) = (value.first_chunk::<8>(), value.last_chunk::<8>()) {
+        are_plain(first) && are_plain(last)
+    } else {
+        value.iter().all(|&byte| is_plain_byte(byte))
+    }
 }
 
 #[inline]
-fn all_plain(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .fold(true, |plain, &byte| plain & is_plain_byte(byte))
+fn are_plain<const N: usize>(bytes: &[u8; N]) -> bool {
+    // Lane by lane, which becomes vector instructions.
+    bytes.map(|byte| u8::from(!is_plain_byte(byte))) == [0; N]
 }
 
 #[inline]

@@ -55,6 +55,29 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Calls `each` with every value called `name`; one loop for each source,
+    /// which is quicker than stepping through an iterator over all of them.
+    #[inline]
+    pub(crate) fn for_each(&self, name: &[u8], mut each: impl FnMut(&'a [u8])) {
+        match self.0 {
+            Source::Slices(fields) => {
+                for (found, value) in fields {
+                    if same(found, name) {
+                        each(value);
+                    }
+                }
+            }
+            Source::Captured(fields) => {
+                for (found, value) in fields.iter() {
+                    if same(found.as_bytes(), name) {
+                        each(value);
+                    }
+                }
+            }
+            _ => self.get_all(name).for_each(each),
+        }
+    }
+
     pub(crate) fn owned(values: &'a [Named]) -> Self {
         Self(Source::Owned(values))
     }
@@ -107,17 +130,23 @@ impl<'a, N: AsRef<[u8]>> Iterator for Values<'a, N> {
         let wanted = self.name.as_ref();
         match &mut self.rest {
             Rest::Slices(fields) => fields
-                .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+                .find(|(name, _)| same(name, wanted))
                 .map(|(_, value)| *value),
             Rest::Map(fields) => fields
-                .find(|(name, _)| name.as_str().as_bytes().eq_ignore_ascii_case(wanted))
+                .find(|(name, _)| same(name.as_str().as_bytes(), wanted))
                 .map(|(_, value)| value.as_bytes()),
             Rest::Owned(fields) => fields
-                .find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(wanted))
+                .find(|(name, _)| same(name.as_bytes(), wanted))
                 .map(|(_, value)| &**value),
             Rest::Captured(fields) => fields
-                .find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(wanted))
+                .find(|(name, _)| same(name.as_bytes(), wanted))
                 .map(|(_, value)| value),
         }
     }
+}
+
+/// Compares names; most are spelled alike, which is quicker to see.
+#[inline]
+fn same(name: &[u8], wanted: &[u8]) -> bool {
+    name.len() == wanted.len() && (name == wanted || name.eq_ignore_ascii_case(wanted))
 }

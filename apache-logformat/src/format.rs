@@ -178,6 +178,10 @@ impl LogFormat {
         let Parsed { items, style, .. } = &*self.0;
         let absent = self.absent();
         for item in items {
+            if let Directive::Literal(literal) = &item.directive {
+                literal.write(line);
+                continue;
+            }
             let start = line.len();
             let present = item.condition.holds(exchange.status)
                 && item.directive.write(exchange, style, line);

@@ -11,7 +11,7 @@ pub(crate) fn find_values(items: &mut [Item]) {
         item.context = Context::Text;
     }
     let is_object = match items.first().map(|item| &item.directive) {
-        Some(Directive::Literal(text)) => text.trim_ascii_start().starts_with(b"{"),
+        Some(Directive::Literal(literal)) => literal.text().trim_ascii_start().starts_with(b"{"),
         _ => false,
     };
     if !is_object {
@@ -22,8 +22,8 @@ pub(crate) fn find_values(items: &mut [Item]) {
     // What stands before: the last byte of a literal, nothing behind a directive.
     let mut before = None;
     for index in 0..items.len() {
-        if let Directive::Literal(text) = &items[index].directive {
-            for &byte in text {
+        if let Directive::Literal(literal) = &items[index].directive {
+            for &byte in literal.text() {
                 match byte {
                     _ if escaped => escaped = false,
                     b'\\' if in_string => escaped = true,
@@ -31,14 +31,15 @@ pub(crate) fn find_values(items: &mut [Item]) {
                     _ => {}
                 }
             }
-            before = text.last().copied();
+            before = literal.text().last().copied();
             continue;
         }
         if !in_string {
             let opens =
                 before.is_some_and(|byte| byte.is_ascii_whitespace() || b":,[".contains(&byte));
             let closes = match items.get(index + 1).map(|item| &item.directive) {
-                Some(Directive::Literal(text)) => text
+                Some(Directive::Literal(literal)) => literal
+                    .text()
                     .first()
                     .is_some_and(|byte| byte.is_ascii_whitespace() || b",]}".contains(byte)),
                 _ => false,

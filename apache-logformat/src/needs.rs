@@ -5,14 +5,15 @@ use http::HeaderName;
 use crate::{
     directive::{Directive, Port, Variable, When},
     format::LogFormat,
+    redaction::{Mask, Redaction},
 };
 
 /// Which facts have to be captured: what is not needed is not touched.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Needs {
-    pub(crate) request_headers: Vec<HeaderName>,
-    pub(crate) response_headers: Vec<HeaderName>,
-    pub(crate) response_trailers: Vec<HeaderName>,
+    pub(crate) request_headers: Vec<Wanted>,
+    pub(crate) response_headers: Vec<Wanted>,
+    pub(crate) response_trailers: Vec<Wanted>,
     pub(crate) cookies: bool,
     pub(crate) request_line: bool,
     pub(crate) end: bool,
@@ -33,7 +34,28 @@ pub(crate) struct Needs {
     pub(crate) process_id: bool,
 }
 
+/// A header field that has to be captured.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) name: HeaderName,
+    pub(crate) mask: Mask,
+}
+
 impl Needs {
+    /// Finds out how what has to be captured is to be masked.
+    pub(crate) fn mask(&mut self, redaction: &Redaction) {
+        for wanted in [
+            &mut self.request_headers,
+            &mut self.response_headers,
+            &mut self.response_trailers,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            wanted.mask = redaction.mask(&wanted.name);
+        }
+    }
+
     /// Adds what `format` prints.
     pub(crate) fn add_format(&mut self, format: &LogFormat) {
         for directive in format.directives() {
@@ -158,10 +180,13 @@ impl Needs {
 }
 
 /// Adds `name`; one that no header field can have is left out.
-fn add_name(names: &mut Vec<HeaderName>, name: &[u8]) {
+fn add_name(names: &mut Vec<Wanted>, name: &[u8]) {
     if let Ok(name) = HeaderName::from_bytes(name)
-        && !names.contains(&name)
+        && !names.iter().any(|wanted| wanted.name == name)
     {
-        names.push(name);
+        names.push(Wanted {
+            name,
+            mask: Mask::Nothing,
+        });
     }
 }

@@ -140,15 +140,15 @@ impl Variable {
             }
             Self::RemoteUser => escape.write_known(exchange.remote_user.and_then(non_empty), out),
             Self::RequestHeader(name) => {
-                let mut values = exchange.request_headers.get_all(name);
+                let fields = &exchange.request_headers;
                 match &**name {
                     // The two that nginx joined before 1.23, when it began to join all.
-                    b"cookie" => write_joined(values, b"; ", escape, out),
-                    b"x-forwarded-for" => write_joined(values, b", ", escape, out),
-                    b"host" if exchange.request_headers.get(name).is_none() => {
+                    b"cookie" => write_joined(fields, name, b"; ", escape, out),
+                    b"x-forwarded-for" => write_joined(fields, name, b", ", escape, out),
+                    b"host" if fields.get(name).is_none() => {
                         escape.write_known(exchange.authority, out)
                     }
-                    _ => escape.write_known(values.next(), out),
+                    _ => escape.write_known(fields.get(name), out),
                 }
             }
             Self::RequestLine => {
@@ -156,9 +156,14 @@ impl Variable {
                     escape.write(line, out);
                     return true;
                 }
-                let parts = [exchange.method, exchange.target, exchange.protocol];
-                let parts = parts.into_iter().filter(|part| !part.is_empty());
-                write_joined(parts, b" ", escape, out)
+                let start = out.len();
+                for part in [exchange.method, exchange.target, exchange.protocol] {
+                    if out.len() > start && !part.is_empty() {
+                        out.push(b' ');
+                    }
+                    escape.write(part, out);
+                }
+                out.len() > start
             }
             Self::RequestTime => {
                 // The difference of two clocks that count milliseconds.

@@ -147,6 +147,8 @@ impl<'a> Parser<'a> {
 
 /// Returns the directive `name`; those that take no argument ignore it.
 fn directive(name: u8, argument: &[u8]) -> Option<Directive> {
+    // As the names of header fields are kept.
+    let lower = || argument.to_ascii_lowercase().into();
     Some(match name {
         b'a' if argument == b"c" => Directive::PeerAddress,
         b'a' => Directive::ClientAddress,
@@ -167,7 +169,7 @@ fn directive(name: u8, argument: &[u8]) -> Option<Directive> {
         b'h' if argument == b"c" => Directive::PeerHost,
         b'h' => Directive::ClientHost,
         b'H' => Directive::Protocol,
-        b'i' => Directive::RequestHeader(argument.into()),
+        b'i' => Directive::RequestHeader(lower()),
         b'I' => Directive::BytesReceived,
         b'k' => Directive::KeepAlives,
         b'l' => Directive::Ident,
@@ -175,7 +177,7 @@ fn directive(name: u8, argument: &[u8]) -> Option<Directive> {
         b'L' => Directive::RequestId,
         b'm' => Directive::Method,
         b'n' => Directive::Note(argument.into()),
-        b'o' => Directive::ResponseHeader(argument.into()),
+        b'o' => Directive::ResponseHeader(lower()),
         b'O' => Directive::BytesSent,
         b'p' => match &*argument.to_ascii_lowercase() {
             b"" | b"canonical" => Directive::Port(Port::Canonical),

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, mem, net::IpAddr, time::Instant};
 
-use http::{HeaderMap, HeaderName, Uri, Version};
+use http::{HeaderMap, Uri, Version};
 
 use crate::{
     connection::ConnectionInfo,
@@ -11,9 +11,9 @@ use crate::{
         ClientHost, Env, Filename, Notes, RemoteUser, RequestId, RequestTrailers, Route, WireBytes,
     },
     fields::{Fields, Named},
-    needs::Needs,
+    needs::{Needs, Wanted},
     path,
-    redaction::Redaction,
+    redaction::{Mask, Redaction},
     timestamp::Timestamp,
 };
 
@@ -27,7 +27,17 @@ pub(crate) struct Record {
     arena: Vec<u8>,
     /// Where lines are put together.
     pub(crate) line: Vec<u8>,
+    request_headers: Vec<(u16, Text)>,
+    cookies: Vec<(u16, Text)>,
+    response_headers: Vec<(u16, Text)>,
+    response_trailers: Vec<(u16, Text)>,
+    /// The rest, which is made anew for every exchange.
+    pub(crate) facts: Facts,
+}
 
+/// What a [`Record`] holds besides its buffers.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
     pub(crate) begin: Timestamp,
     /// Set when durations are measured by the steady clock.
     pub(crate) started: Option<Instant>,
@@ -37,14 +47,11 @@ pub(crate) struct Record {
     method: Text,
     target: Text,
     authority: Option<Text>,
-    version: Version,
-    request_headers: Vec<(u16, Text)>,
-    cookies: Vec<(u16, Text)>,
+    /// Always captured: how fields are joined and connections kept hangs on it.
+    pub(crate) version: Version,
     pub(crate) request_trailers: Option<RequestTrailers>,
 
     pub(crate) status: u16,
-    response_headers: Vec<(u16, Text)>,
-    response_trailers: Vec<(u16, Text)>,
     pub(crate) body_bytes: u64,
     pub(crate) outcome: Outcome,
     pub(crate) connection_status: Option<ConnectionStatus>,
@@ -72,7 +79,7 @@ struct Text {
 /// Header fields captured by name: what [`Fields`] reads them from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Captured<'a> {
-    names: &'a [HeaderName],
+    names: &'a [Wanted],
     values: &'a [(u16, Text)],
     arena: &'a [u8],
 }
@@ -104,14 +111,17 @@ impl<'a> Iterator for CapturedFields<'a> {
         let (name, text) = values.get(self.next)?;
         self.next += 1;
         Some((
-            names[usize::from(*name)].as_str(),
+            names[usize::from(*name)].name.as_str(),
             &arena[text.start as usize..text.end as usize],
         ))
     }
 }
 
 /// The names of `Record::cookies`.
-static COOKIE: [HeaderName; 1] = [http::header::COOKIE];
+static COOKIE: [Wanted; 1] = [Wanted {
+    name: http::header::COOKIE,
+    mask: Mask::Nothing,
+}];
 
 impl Record {
     /// Takes an empty record, one that this thread has used before if it can.
@@ -130,15 +140,13 @@ impl Record {
         if self.arena.capacity().max(self.line.capacity()) > BUFFER_KEPT {
             return;
         }
-        *self = Self {
-            arena: cleared(&mut self.arena),
-            line: cleared(&mut self.line),
-            request_headers: cleared(&mut self.request_headers),
-            cookies: cleared(&mut self.cookies),
-            response_headers: cleared(&mut self.response_headers),
-            response_trailers: cleared(&mut self.response_trailers),
-            ..Self::default()
-        };
+        self.arena.clear();
+        self.line.clear();
+        self.request_headers.clear();
+        self.cookies.clear();
+        self.response_headers.clear();
+        self.response_trailers.clear();
+        self.facts = Facts::default();
         // A thread that ends has no use for it.
         let _ = POOL.try_with(|pool| {
             let mut records = pool.take();
@@ -150,21 +158,15 @@ impl Record {
     }
 
     /// Captures the request line.
-    pub(crate) fn capture_request_line(
-        &mut self,
-        method: &[u8],
-        uri: &Uri,
-        version: Version,
-        redaction: &Redaction,
-    ) {
-        self.version = version;
-        self.method = self.copy(method);
+    pub(crate) fn capture_request_line(&mut self, method: &[u8], uri: &Uri, redaction: &Redaction) {
+        let version = self.facts.version;
+        self.facts.method = self.copy(method);
         let start = self.arena.len();
         let path = uri.path_and_query().map(http::uri::PathAndQuery::as_str);
         match (uri.scheme_str(), uri.authority()) {
             // HTTP/2 and HTTP/3 split the target up; no client sent it so.
             (_, Some(authority)) if version >= Version::HTTP_2 => {
-                self.authority = Some(self.copy(authority.as_str().as_bytes()));
+                self.facts.authority = Some(self.copy(authority.as_str().as_bytes()));
                 let target = path.unwrap_or(authority.as_str());
                 self.capture_target(target.as_bytes(), redaction);
             }
@@ -183,22 +185,22 @@ impl Record {
                     None => redaction.write_uri(&target, &mut self.arena),
                 }
                 self.line = target;
-                self.target = self.text_from(start);
+                self.facts.target = self.text_from(start);
             }
-            (_, Some(authority)) => self.target = self.copy(authority.as_str().as_bytes()),
+            (_, Some(authority)) => self.facts.target = self.copy(authority.as_str().as_bytes()),
             (_, None) => self.capture_target(path.unwrap_or_default().as_bytes(), redaction),
         }
     }
 
-    /// Captures the request's header fields called `names`.
+    /// Captures the request's header fields that are `wanted`.
     pub(crate) fn capture_request_headers(
         &mut self,
-        names: &[HeaderName],
+        wanted: &[Wanted],
         headers: &HeaderMap,
         redaction: &Redaction,
     ) {
         capture(
-            names,
+            wanted,
             headers,
             &mut self.arena,
             &mut self.request_headers,
@@ -216,15 +218,15 @@ impl Record {
         }
     }
 
-    /// Captures the response's header fields called `names`.
+    /// Captures the response's header fields that are `wanted`.
     pub(crate) fn capture_response_headers(
         &mut self,
-        names: &[HeaderName],
+        wanted: &[Wanted],
         headers: &HeaderMap,
         redaction: &Redaction,
     ) {
         capture(
-            names,
+            wanted,
             headers,
             &mut self.arena,
             &mut self.response_headers,
@@ -232,15 +234,15 @@ impl Record {
         );
     }
 
-    /// Captures the fields behind the response's body called `names`.
+    /// Captures the fields behind the response's body that are `wanted`.
     pub(crate) fn capture_response_trailers(
         &mut self,
-        names: &[HeaderName],
+        wanted: &[Wanted],
         trailers: &HeaderMap,
         redaction: &Redaction,
     ) {
         capture(
-            names,
+            wanted,
             trailers,
             &mut self.arena,
             &mut self.response_trailers,
@@ -251,7 +253,7 @@ impl Record {
     fn capture_target(&mut self, target: &[u8], redaction: &Redaction) {
         let start = self.arena.len();
         redaction.write_uri(target, &mut self.arena);
-        self.target = self.text_from(start);
+        self.facts.target = self.text_from(start);
     }
 
     fn copy(&mut self, text: &[u8]) -> Text {
@@ -278,67 +280,68 @@ impl Record {
         notes: &'a [Named],
         env: &'a [Named],
     ) -> Exchange<'a> {
-        let captured = |names: &'a [HeaderName], values: &'a [(u16, Text)]| {
+        let captured = |names: &'a [Wanted], values: &'a [(u16, Text)]| {
             Fields::captured(Captured {
                 names,
                 values,
                 arena: &self.arena,
             })
         };
-        let connection = self.connection.as_ref();
+        let facts = &self.facts;
+        let connection = facts.connection.as_ref();
         Exchange {
-            begin: self.begin,
-            end: self.end,
-            first_byte: self.first_byte,
-            method: self.text(self.method),
-            target: self.text(self.target),
-            authority: self.authority.map(|authority| self.text(authority)),
-            protocol: protocol(self.version),
+            begin: facts.begin,
+            end: facts.end,
+            first_byte: facts.first_byte,
+            method: self.text(facts.method),
+            target: self.text(facts.target),
+            authority: facts.authority.map(|authority| self.text(authority)),
+            protocol: protocol(facts.version),
             request_headers: captured(&needs.request_headers, &self.request_headers),
             cookies: Some(captured(&COOKIE, &self.cookies)),
-            request_trailers: self
+            request_trailers: facts
                 .request_trailers
                 .as_ref()
                 .and_then(RequestTrailers::get)
                 .map_or_else(Fields::default, Fields::from),
-            status: self.status,
+            status: facts.status,
             response_headers: captured(&needs.response_headers, &self.response_headers),
             response_trailers: captured(&needs.response_trailers, &self.response_trailers),
-            body_bytes: self.body_bytes,
-            outcome: self.outcome,
-            connection_status: self.connection_status,
+            body_bytes: facts.body_bytes,
+            outcome: facts.outcome,
+            connection_status: facts.connection_status,
             peer: connection.and_then(|connection| connection.peer),
             local: connection.and_then(|connection| connection.local),
-            client: self.client,
-            client_host: self.client_host.as_ref().map(ClientHost::as_bytes),
+            client: facts.client,
+            client_host: facts.client_host.as_ref().map(ClientHost::as_bytes),
             peer_host: connection.and_then(|connection| Some(connection.host.as_ref()?.as_bytes())),
-            keepalives: self.keepalives,
+            keepalives: facts.keepalives,
             tls: connection.and_then(|connection| Some(connection.tls.as_ref()?.fields())),
-            bytes_received: self.wire_bytes.as_ref().map(WireBytes::received),
-            bytes_sent: self.wire_bytes.as_ref().map(WireBytes::sent),
-            remote_user: self.remote_user.as_ref().map(RemoteUser::as_bytes),
+            bytes_received: facts.wire_bytes.as_ref().map(WireBytes::received),
+            bytes_sent: facts.wire_bytes.as_ref().map(WireBytes::sent),
+            remote_user: facts.remote_user.as_ref().map(RemoteUser::as_bytes),
             env: Fields::owned(env),
             notes: Fields::owned(notes),
-            request_id: self.request_id.as_ref().map(RequestId::as_bytes),
+            request_id: facts.request_id.as_ref().map(RequestId::as_bytes),
             connection_id: connection.and_then(|connection| connection.id.as_deref()),
-            handler: self.route.as_ref().map(Route::as_bytes),
-            filename: self.filename.as_ref().map(Filename::as_bytes),
+            handler: facts.route.as_ref().map(Route::as_bytes),
+            filename: facts.filename.as_ref().map(Filename::as_bytes),
             ..Exchange::default()
         }
     }
 }
 
 fn capture(
-    names: &[HeaderName],
+    wanted: &[Wanted],
     headers: &HeaderMap,
     arena: &mut Vec<u8>,
     captured: &mut Vec<(u16, Text)>,
     redaction: &Redaction,
 ) {
-    for (index, name) in names.iter().enumerate() {
-        for value in headers.get_all(name) {
+    for (index, wanted) in wanted.iter().enumerate() {
+        for value in headers.get_all(&wanted.name) {
             let start = arena.len() as u32;
-            redaction.write_header(name, value.as_bytes(), arena);
+            redaction.write_header(wanted.mask, value.as_bytes(), arena);
             let end = arena.len() as u32;
             captured.push((index as u16, Text { start, end }));
         }
@@ -353,12 +356,6 @@ fn protocol(version: Version) -> &'static [u8] {
         Version::HTTP_3 => b"HTTP/3.0",
         _ => b"HTTP/1.1",
     }
-}
-
-fn cleared<T>(buffer: &mut Vec<T>) -> Vec<T> {
-    let mut buffer = mem::take(buffer);
-    buffer.clear();
-    buffer
 }
 
 /// A record whose buffers grew beyond this is freed rather than kept.

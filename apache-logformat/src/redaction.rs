@@ -32,6 +32,16 @@ pub struct Redaction {
     cookies: Vec<Box<str>>,
 }
 
+/// What of a header field is masked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mask {
+    Nothing,
+    Whole,
+    Cookies,
+    SetCookie,
+    Uri,
+}
+
 /// What is printed in a secret's place.
 const MASK: &[u8] = b"[redacted]";
 
@@ -70,18 +80,27 @@ impl Redaction {
         self
     }
 
-    /// Appends the value of the header field `name`, masked.
-    pub(crate) fn write_header(&self, name: &HeaderName, value: &[u8], out: &mut Vec<u8>) {
+    /// Returns how the values of the header field `name` are masked.
+    pub(crate) fn mask(&self, name: &HeaderName) -> Mask {
         if has(&self.headers, name.as_str().as_bytes()) {
-            out.extend_from_slice(MASK);
-        } else if *name == header::COOKIE {
-            self.write_cookies(value, out);
-        } else if *name == header::SET_COOKIE {
-            self.write_set_cookie(value, out);
-        } else if *name == header::REFERER || *name == header::LOCATION {
-            self.write_uri(value, out);
-        } else {
-            out.extend_from_slice(value);
+            return Mask::Whole;
+        }
+        match *name {
+            header::COOKIE if !self.cookies.is_empty() => Mask::Cookies,
+            header::SET_COOKIE if !self.cookies.is_empty() => Mask::SetCookie,
+            header::REFERER | header::LOCATION if !self.parameters.is_empty() => Mask::Uri,
+            _ => Mask::Nothing,
+        }
+    }
+
+    /// Appends a header field's value, masked.
+    pub(crate) fn write_header(&self, mask: Mask, value: &[u8], out: &mut Vec<u8>) {
+        match mask {
+            Mask::Nothing => out.extend_from_slice(value),
+            Mask::Whole => out.extend_from_slice(MASK),
+            Mask::Cookies => self.write_cookies(value, out),
+            Mask::SetCookie => self.write_set_cookie(value, out),
+            Mask::Uri => self.write_uri(value, out),
         }
     }
 
@@ -101,8 +120,13 @@ impl Redaction {
 
     /// Appends a URI or a request target, masked.
     pub(crate) fn write_uri(&self, uri: &[u8], out: &mut Vec<u8>) {
-        let query = uri.iter().position(|&byte| byte == b'?');
-        let (Some(query), false) = (query, self.parameters.is_empty()) else {
+        let query = || uri.iter().position(|&byte| byte == b'?');
+        let query = if self.parameters.is_empty() {
+            None
+        } else {
+            query()
+        };
+        let Some(query) = query else {
             out.extend_from_slice(uri);
             return;
         };

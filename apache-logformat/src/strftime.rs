@@ -131,12 +131,14 @@ impl Field {
         field.conversion = conversion;
         let allowed: &[u8] = match modifier {
             None => b"%aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ",
-            Some(b'E') => b"cCnpPrRsTtuxXyYzZ",
-            Some(_) => b"bBCdeGghHIjklmMnpPrRsStTuUVwWyzZ",
+            Some(b'E') => b"%cCnpPrRsTtuxXyYzZ",
+            Some(_) => b"%bBCdeGghHIjklmMnpPrRsStTuUVwWyzZ",
         };
         if allowed.contains(&conversion) {
             (Ok(field), index + 1)
         } else {
+            // glibc looks at `#` before it finds that it does not know `%Eb`.
+            field.upper |= field.change_case && matches!(conversion, b'b' | b'h');
             (Err(field), index + 1)
         }
     }
