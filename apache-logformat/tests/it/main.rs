@@ -2,8 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod client;
 mod ends;
+mod facts;
 mod golden;
 mod lines;
+mod outputs;
 mod record;
+mod redaction;
+mod sinks;
 mod strftime;

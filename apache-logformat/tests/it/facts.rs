@@ -1,0 +1,667 @@
+//! What a service tells the layer, and what the layer is configured with.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use apache_logformat::{
+    AccessLogLayer, ClientHost, ClientIp, ConnectionInfo, ConnectionStatus, Env, Filename,
+    LogFormat, Notes, RemoteUser, RequestId, RequestTrailers, Route, Timestamp, TlsInfo, WireBytes,
+};
+use axum::extract::ConnectInfo;
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Empty};
+use tower::{Layer, Service};
+
+use crate::{
+    lines::{Lines, Script, Step, answer},
+    record::block_on,
+};
+
+/// Sends one request and returns the line.
+fn line(
+    format: &str,
+    configure: impl FnOnce(AccessLogLayer) -> AccessLogLayer,
+    request: impl FnOnce(&mut Extensions),
+    response: impl Fn(&Extensions, &mut Extensions) + Clone,
+) -> String {
+    let lines = Lines::default();
+    let service = answer(move |request: Request<()>| {
+        let mut built = Response::new(Empty::<Bytes>::new());
+        response(request.extensions(), built.extensions_mut());
+        built
+    });
+    let mut service = configure(lines.layer(format)).layer(service);
+    let mut built = Request::get("/").body(()).unwrap();
+    request(built.extensions_mut());
+    block_on(service.call(built)).unwrap();
+    lines.only()
+}
+
+fn of_request(format: &str, request: impl FnOnce(&mut Extensions)) -> String {
+    line(format, |layer| layer, request, |_, _| {})
+}
+
+fn of_response(format: &str, response: impl Fn(&mut Extensions) + Clone) -> String {
+    line(
+        format,
+        |layer| layer,
+        |_| {},
+        move |_, extensions| response(extensions),
+    )
+}
+
+fn configured(format: &str, configure: impl FnOnce(AccessLogLayer) -> AccessLogLayer) -> String {
+    line(format, configure, |_| {}, |_, _| {})
+}
+
+fn peer() -> SocketAddr {
+    ([192, 0, 2, 7], 50123).into()
+}
+
+#[test]
+fn unknown_facts_print_as_a_dash() {
+    let format = "%h %{c}h %a %{c}a %A %l %u %v %V %p %{local}p %{remote}p %I %O %S %k %L %{c}L \
+                  %f %R %{tid}P %{hextid}P %{x}n %{x}e %{x}^ti %{x}^to %{SSL_PROTOCOL}x %{version}c";
+    let expected = ["-"; 28].join(" ");
+    assert_eq!(configured(format, |layer| layer), expected);
+}
+
+#[test]
+fn remote_user_may_come_with_the_request() {
+    let got = of_request("%u", |extensions| {
+        extensions.insert(RemoteUser::new("frank"));
+    });
+    assert_eq!(got, "frank");
+}
+
+#[test]
+fn remote_user_of_the_response_wins() {
+    let got = line(
+        "%u",
+        |layer| layer,
+        |extensions| {
+            extensions.insert(RemoteUser::new("claimed"));
+        },
+        |_, extensions| {
+            extensions.insert(RemoteUser::new("proven"));
+        },
+    );
+    assert_eq!(got, "proven");
+}
+
+#[test]
+fn empty_remote_user_prints_as_two_quotes() {
+    let got = of_response("%u", |extensions| {
+        extensions.insert(RemoteUser::from(""));
+    });
+    assert_eq!(got, r#""""#);
+}
+
+#[test]
+fn ids_routes_and_files_come_with_request_or_response() {
+    let format = "%L %R %f";
+    let insert = |extensions: &mut Extensions| {
+        extensions.insert(RequestId::new("id\"1"));
+        extensions.insert(Route::new("/items/{id}"));
+        extensions.insert(Filename::from(String::from("/srv/a\u{1b}b")));
+    };
+    let expected = r#"id\"1 /items/{id} /srv/a\x1bb"#;
+    assert_eq!(of_request(format, insert), expected);
+    assert_eq!(of_response(format, insert), expected);
+}
+
+#[test]
+fn client_host_is_printed_in_place_of_the_address() {
+    let got = of_request("%h %a %{c}h %{c}a", |extensions| {
+        extensions.insert(ConnectionInfo::new(peer()).host("proxy.example.com"));
+        extensions.insert(ClientIp::new([198, 51, 100, 1].into()));
+        extensions.insert(ClientHost::from("client.example.com"));
+    });
+    assert_eq!(
+        got,
+        "client.example.com 198.51.100.1 proxy.example.com 192.0.2.7"
+    );
+}
+
+#[test]
+fn addresses_are_those_of_the_connection() {
+    let got = of_request("%h %a %{c}a %A %{remote}p %{local}p %p", |extensions| {
+        let local = ([203, 0, 113, 9], 8080).into();
+        extensions.insert(ConnectionInfo::new(peer()).local(local));
+    });
+    assert_eq!(
+        got,
+        "192.0.2.7 192.0.2.7 192.0.2.7 203.0.113.9 50123 8080 -"
+    );
+}
+
+#[test]
+fn addresses_are_printed_in_their_shortest_form() {
+    for (address, expected) in [
+        ("::1", "::1"),
+        ("::ffff:192.0.2.128", "192.0.2.128"),
+        ("2001:DB8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+        ("2001:db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1"),
+        ("::", "::"),
+        ("255.255.255.255", "255.255.255.255"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("100.10.1.0", "100.10.1.0"),
+        ("99.101.200.9", "99.101.200.9"),
+    ] {
+        let address: IpAddr = address.parse().unwrap();
+        let got = of_request("%a %h %{c}a", |extensions| {
+            extensions.insert(ConnectionInfo::new((address, 1).into()));
+        });
+        assert_eq!(got, format!("{expected} {expected} {expected}"));
+    }
+}
+
+#[test]
+fn connection_without_addresses_prints_dashes() {
+    let got = of_request("%a %A %k", |extensions| {
+        extensions.insert(ConnectionInfo::unnamed().keepalives(3));
+    });
+    assert_eq!(got, "- - 3");
+}
+
+#[test]
+fn closure_tells_the_connection_from_any_extension() {
+    let got = line(
+        "%a %A",
+        |layer| {
+            layer.connection(|extensions| {
+                let (peer, local) = extensions.get::<(SocketAddr, SocketAddr)>()?;
+                Some(ConnectionInfo::new(*peer).local(*local))
+            })
+        },
+        |extensions| {
+            extensions.insert((peer(), SocketAddr::from(([10, 0, 0, 1], 80))));
+            extensions.insert(ConnectionInfo::new(([9, 9, 9, 9], 9).into()));
+        },
+        |_, _| {},
+    );
+    assert_eq!(got, "192.0.2.7 10.0.0.1");
+}
+
+#[test]
+fn extension_serves_when_the_closure_knows_nothing() {
+    let got = line(
+        "%a",
+        |layer| layer.connection(|_| None),
+        |extensions| {
+            extensions.insert(ConnectionInfo::new(peer()));
+        },
+        |_, _| {},
+    );
+    assert_eq!(got, "192.0.2.7");
+}
+
+#[test]
+fn closure_that_panics_does_not_hurt_the_request() {
+    let got = line(
+        "%a %>s",
+        |layer| layer.connection(|_| panic!("in the closure")),
+        |extensions| {
+            extensions.insert(ConnectionInfo::new(peer()));
+        },
+        |_, _| {},
+    );
+    assert_eq!(got, "192.0.2.7 200");
+}
+
+#[test]
+fn connect_info_of_axum_is_the_peer() {
+    let got = of_request("%a %{remote}p", |extensions| {
+        extensions.insert(ConnectInfo(peer()));
+    });
+    assert_eq!(got, "192.0.2.7 50123");
+}
+
+#[test]
+fn connection_counts_its_requests() {
+    let lines = Lines::default();
+    let mut service =
+        lines.layer("%k").layer(answer(
+            |_: Request<()>| Response::new(Empty::<Bytes>::new()),
+        ));
+    let (one, other) = (
+        ConnectionInfo::new(peer()).count_requests(),
+        ConnectionInfo::new(peer()).count_requests(),
+    );
+    for connection in [&one, &one, &other, &one] {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(connection.clone());
+        block_on(service.call(request)).unwrap();
+    }
+    assert_eq!(lines.get(), ["0", "1", "0", "2"]);
+}
+
+#[test]
+fn tls_facts_are_printed_by_their_names_in_mod_ssl() {
+    let tls = TlsInfo::new()
+        .with("SSL_PROTOCOL", "TLSv1.3")
+        .with("SSL_CIPHER", "TLS_AES_256_GCM_SHA384")
+        .with("SSL_TLS_SNI", "a\"\nb")
+        .with("SSL_CLIENT_S_DN", "");
+    let format = "%{SSL_PROTOCOL}x %{ssl_cipher}x %{SSL_TLS_SNI}x %{version}c %{cipher}c \
+                  %{subjectdn}c %{SSL_CLIENT_S_DN}x %{other}x %{other}c %p";
+    let got = line(
+        format,
+        |layer| layer.server_name("a"),
+        |extensions| {
+            extensions.insert(ConnectionInfo::new(peer()).tls(tls));
+        },
+        |_, _| {},
+    );
+    assert_eq!(
+        got,
+        r#"TLSv1.3 TLS_AES_256_GCM_SHA384 a\"\nb TLSv1.3 TLS_AES_256_GCM_SHA384 - - - - 443"#
+    );
+}
+
+#[test]
+fn connection_id_is_told_apart_from_the_request_id() {
+    let got = of_request("%L %{c}L %{x}L", |extensions| {
+        extensions.insert(ConnectionInfo::new(peer()).id("conn"));
+        extensions.insert(RequestId::from("req"));
+    });
+    assert_eq!(got, "req conn req");
+}
+
+#[test]
+fn connection_status_can_be_told() {
+    for (status, expected) in [
+        (ConnectionStatus::Close, "-"),
+        (ConnectionStatus::KeepAlive, "+"),
+        (ConnectionStatus::Aborted, "X"),
+    ] {
+        assert_eq!(
+            of_response("%X", move |extensions| {
+                extensions.insert(status);
+            }),
+            expected
+        );
+    }
+}
+
+#[test]
+fn notes_set_until_the_end_of_the_body_are_printed() {
+    let lines = Lines::default();
+    let kept: Arc<Mutex<Option<Notes>>> = Arc::default();
+    let keep = Arc::clone(&kept);
+    let service = answer(move |request: Request<()>| {
+        let notes = request
+            .extensions()
+            .get::<Notes>()
+            .expect("the layer adds notes");
+        notes.set("sql_count", "1");
+        *keep.lock().unwrap() = Some(notes.clone());
+        Response::new(Script::new([Step::Data("x")]))
+    });
+    let mut service = lines
+        .layer("%{sql_count}n %{SQL_Count}n %{late}n %{none}n")
+        .layer(service);
+    let response = block_on(service.call(Request::new(()))).unwrap();
+    let notes = kept.lock().unwrap().take().unwrap();
+    notes.set("SQL_COUNT", 3.to_string());
+    notes.set("late", "a\"b\n");
+    block_on(response.into_body().collect()).unwrap();
+    assert_eq!(lines.only(), r#"3 3 a\"b\n -"#);
+    assert_eq!(notes.get("Sql_Count").unwrap(), b"3");
+    assert_eq!(notes.get("none"), None);
+}
+
+#[test]
+fn notes_that_the_request_brings_are_used() {
+    let notes = Notes::new();
+    notes.set("trace", "abc");
+    let got = line(
+        "%{trace}n %{inner}n",
+        |layer| layer,
+        {
+            let notes = notes.clone();
+            move |extensions| {
+                extensions.insert(notes);
+            }
+        },
+        |request, _| request.get::<Notes>().unwrap().set("inner", "def"),
+    );
+    assert_eq!(got, "abc def");
+    assert_eq!(notes.get("inner").unwrap(), b"def");
+}
+
+#[test]
+fn env_is_a_table_of_its_own() {
+    let got = line(
+        "%{DEPLOY}e %{deploy}e %{PATH}e %{DEPLOY}n",
+        |layer| layer,
+        |_| {},
+        |request, _| request.get::<Env>().unwrap().set("Deploy", "blue"),
+    );
+    assert_eq!(got, "blue blue - -");
+}
+
+#[test]
+fn tables_are_only_added_when_a_format_prints_them() {
+    for (format, notes, env, trailers) in [
+        ("%h", false, false, false),
+        ("%{x}n", true, false, false),
+        ("%{x}e", false, true, false),
+        ("%{x}^ti", false, false, true),
+    ] {
+        line(
+            format,
+            |layer| layer,
+            |_| {},
+            move |request, _| {
+                assert_eq!(request.get::<Notes>().is_some(), notes, "{format}");
+                assert_eq!(request.get::<Env>().is_some(), env, "{format}");
+                assert_eq!(
+                    request.get::<RequestTrailers>().is_some(),
+                    trailers,
+                    "{format}"
+                );
+            },
+        );
+    }
+}
+
+#[test]
+fn request_trailers_are_those_that_the_reader_set() {
+    let got = line(
+        "%{X-Sum}^ti %{none}^ti",
+        |layer| layer,
+        |_| {},
+        |request, _| {
+            let trailers = request.get::<RequestTrailers>().unwrap();
+            let mut fields = HeaderMap::new();
+            fields.append("x-sum", HeaderValue::from_static("a"));
+            fields.append("x-sum", HeaderValue::from_static("b"));
+            trailers.set(fields);
+            trailers.set(HeaderMap::new());
+        },
+    );
+    assert_eq!(got, "a, b -");
+}
+
+#[test]
+fn wire_bytes_are_those_counted_until_the_end() {
+    let wire = WireBytes::new();
+    wire.add_received(100);
+    let counter = wire.clone();
+    let got = line(
+        "%I %O %S",
+        |layer| layer,
+        move |extensions| {
+            extensions.insert(wire);
+        },
+        move |_, _| {
+            counter.add_received(5);
+            counter.add_sent(2000);
+        },
+    );
+    assert_eq!(got, "105 2000 2105");
+}
+
+#[test]
+fn server_name_and_port_are_configured() {
+    let format = "%v %p %{canonical}p %V";
+    for (layer, expected) in [
+        (configured(format, |layer| layer), "- - - -"),
+        (
+            configured(format, |layer| layer.server_name("Www.Example.COM")),
+            "Www.Example.COM 80 80 Www.Example.COM",
+        ),
+        (
+            configured(format, |layer| layer.server_name("a\"b").server_port(8443)),
+            "a\\\"b 8443 8443 a\\\"b",
+        ),
+        (
+            configured(format, |layer| layer.server_port(8080)),
+            "- 8080 8080 -",
+        ),
+    ] {
+        assert_eq!(layer, expected);
+    }
+}
+
+#[test]
+fn host_name_is_the_requests_unless_it_is_canonical() {
+    for (canonical, uri, host, expected) in [
+        (
+            false,
+            "/",
+            Some("Shop.Example.ORG:8080"),
+            "shop.example.org",
+        ),
+        (true, "/", Some("shop.example.org"), "main.example.net"),
+        (false, "/", None, "main.example.net"),
+        (false, "/", Some(""), "main.example.net"),
+        (false, "/", Some("a..b"), "main.example.net"),
+        (false, "/", Some("a b"), "main.example.net"),
+        (false, "/", Some("12345"), "main.example.net"),
+        (false, "/", Some("1.2.3"), "main.example.net"),
+        (false, "/", Some("1.2.3.04"), "main.example.net"),
+        (false, "/", Some("1.2.3.4"), "1.2.3.4"),
+        (false, "/", Some("a.1b"), "main.example.net"),
+        (false, "/", Some("localhost."), "localhost"),
+        (false, "/", Some("[::1]:80"), "::1"),
+        (false, "/", Some("[FE80::A]"), "fe80::a"),
+        (false, "/", Some("[nonsense]"), "main.example.net"),
+        (
+            false,
+            "http://Other.example:81/x",
+            Some("shop.example.org"),
+            "other.example",
+        ),
+        (
+            false,
+            "http://user:pw@other.example/x",
+            None,
+            "other.example",
+        ),
+    ] {
+        let lines = Lines::default();
+        let mut service = lines
+            .layer("%V")
+            .server_name("main.example.net")
+            .use_canonical_name(canonical)
+            .layer(answer(
+                |_: Request<()>| Response::new(Empty::<Bytes>::new()),
+            ));
+        let mut request = Request::get(uri);
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        block_on(service.call(request.body(()).unwrap())).unwrap();
+        assert_eq!(lines.only(), expected, "{uri} {host:?}");
+    }
+}
+
+#[test]
+fn process_is_the_one_that_runs_unless_told() {
+    assert_eq!(
+        configured("%P", |layer| layer),
+        std::process::id().to_string()
+    );
+    assert_eq!(configured("%P %{pid}P", |layer| layer.process_id(7)), "7 7");
+}
+
+#[test]
+fn clock_is_read_at_begin_head_and_end_and_no_oftener() {
+    for (format, reads, expected) in [
+        ("%{sec}t", 1, "1000"),
+        ("%{sec}t %D", 2, "1000 1000000"),
+        (
+            "%{sec}t %^FB %D %{end:sec}t",
+            3,
+            "1000 1000000 2000000 1002",
+        ),
+        ("%h", 1, "-"),
+    ] {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
+        let clock = move || {
+            let read = counter.fetch_add(1, Ordering::Relaxed);
+            Timestamp::from_micros((1000 + read as i64) * 1_000_000)
+        };
+        assert_eq!(configured(format, |layer| layer.clock(clock)), expected);
+        assert_eq!(count.load(Ordering::Relaxed), reads, "{format}");
+    }
+}
+
+#[test]
+fn clock_that_panics_does_not_hurt_the_request() {
+    let before = Timestamp::now().as_micros();
+    let got = configured("%{usec}t %>s", |layer| {
+        layer.clock(|| panic!("in the clock"))
+    });
+    let (micros, status) = got.split_once(' ').unwrap();
+    assert!(micros.parse::<i64>().unwrap() >= before);
+    assert_eq!(status, "200");
+}
+
+#[test]
+fn time_comes_from_the_system_by_default() {
+    let before = Timestamp::now().as_micros();
+    let got = configured("%{usec}t %{end:usec}t %D %^FB", |layer| layer);
+    let after = Timestamp::now().as_micros() + Duration::from_secs(5).as_micros() as i64;
+    let numbers: Vec<i64> = got
+        .split(' ')
+        .map(|number| number.parse().unwrap())
+        .collect();
+    let [begin, end, duration, first] = numbers[..] else {
+        panic!("{got}");
+    };
+    assert!(before <= begin && begin <= end && end <= after, "{got}");
+    assert_eq!(end - begin, duration, "{got}");
+    assert!((0..=duration).contains(&first), "{got}");
+}
+
+#[test]
+fn header_fields_are_captured_with_their_repeats() {
+    let lines = Lines::default();
+    let service = answer(|_: Request<()>| {
+        Response::builder()
+            .header("x-out", "1")
+            .header("x-out", "2")
+            .header("set-cookie", "a=1")
+            .header("set-cookie", "b=2")
+            .header("content-type", "text/html ; charset=utf-8")
+            .body(Empty::<Bytes>::new())
+            .unwrap()
+    });
+    let format = "%{X-In}i|%{x-empty}i|%{none}i|%{X-Out}o|%{Set-Cookie}o|%{Content-Type}o|%{a b}i";
+    let mut service = lines
+        .layer(format)
+        .redaction(apache_logformat::Redaction::none())
+        .layer(service);
+    let request = Request::get("/")
+        .header("x-in", "1")
+        .header("x-other", "0")
+        .header("x-in", "")
+        .header("x-in", "3")
+        .header("x-empty", "")
+        .body(())
+        .unwrap();
+    block_on(service.call(request)).unwrap();
+    assert_eq!(lines.only(), "1, , 3||-|1|a=1, b=2|text/html|-");
+}
+
+#[test]
+fn cookies_of_http_2_are_joined_as_one_field() {
+    for (version, expected) in [
+        (http::Version::HTTP_2, "a=1; b=2 1 2"),
+        (http::Version::HTTP_11, "a=1, b=2 1, b=2 -"),
+    ] {
+        let lines = Lines::default();
+        let mut service = lines
+            .layer("%{Cookie}i %{a}C %{B}C")
+            .redaction(apache_logformat::Redaction::none())
+            .layer(answer(
+                |_: Request<()>| Response::new(Empty::<Bytes>::new()),
+            ));
+        let request = Request::get("/")
+            .version(version)
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .body(())
+            .unwrap();
+        block_on(service.call(request)).unwrap();
+        assert_eq!(lines.only(), expected, "{version:?}");
+    }
+}
+
+#[test]
+fn record_of_one_request_leaves_nothing_in_the_next() {
+    // A thread uses its records again.
+    let format = "%h %u %L %R %f %k %{c}L %{x}n %{x}e %I %X %{X-A}i %{a}C %{X-A}o %B %r %V";
+    let full = line(
+        format,
+        |layer| layer,
+        |extensions| {
+            let connection = ConnectionInfo::new(peer()).keepalives(4).id("c");
+            extensions.insert(connection);
+            extensions.insert(RemoteUser::new("frank"));
+            extensions.insert(RequestId::from("r"));
+            extensions.insert(Route::from("/x"));
+            extensions.insert(Filename::from("/f"));
+            extensions.insert(WireBytes::new());
+            extensions.insert(ConnectionStatus::Aborted);
+        },
+        |request, _| {
+            request.get::<Notes>().unwrap().set("x", "note");
+            request.get::<Env>().unwrap().set("x", "env");
+        },
+    );
+    assert_eq!(
+        full,
+        "192.0.2.7 frank r /x /f 4 c note env 0 X - - - 0 GET / HTTP/1.1 -"
+    );
+    let empty = configured(format, |layer| layer);
+    assert_eq!(empty, "- - - - - - - - - - + - - - 0 GET / HTTP/1.1 -");
+}
+
+#[test]
+fn format_in_use_can_be_that_of_another_layer() {
+    // Two layers around each other: each writes its own line from its own record.
+    let (inner, outer) = (Lines::default(), Lines::default());
+    let service = answer(|_: Request<()>| Response::new(Script::new([Step::Data("four")])));
+    let service = inner.layer("inner %m %B").layer(service);
+    let mut service = outer.layer("outer %U %B").layer(service);
+    let response = block_on(service.call(Request::get("/u").body(()).unwrap())).unwrap();
+    block_on(response.into_body().collect()).unwrap();
+    assert_eq!(inner.only(), "inner GET 4");
+    assert_eq!(outer.only(), "outer /u 4");
+}
+
+#[test]
+fn setter_called_later_does_not_change_services_made_before() {
+    let lines = Lines::default();
+    let layer = lines.layer("%v");
+    let mut before = layer.layer(answer(
+        |_: Request<()>| Response::new(Empty::<Bytes>::new()),
+    ));
+    let _after = layer.clone().server_name("late");
+    block_on(before.call(Request::new(()))).unwrap();
+    assert_eq!(lines.only(), "-");
+}
+
+#[test]
+fn layer_and_its_parts_can_be_shared_between_threads() {
+    fn check<T: Send + Sync + 'static>() {}
+    check::<AccessLogLayer>();
+    check::<apache_logformat::AccessLog<()>>();
+    check::<apache_logformat::ResponseFuture<()>>();
+    check::<apache_logformat::ResponseBody<()>>();
+    check::<LogFormat>();
+    check::<Notes>();
+    check::<ConnectionInfo>();
+}
