@@ -49,7 +49,7 @@ where
         let guard = Guard::new(&self.activity);
         request.extensions_mut().insert(self.endpoints.clone());
         InFlight {
-            is_http1: request.version() < Version::HTTP_2,
+            version: request.version(),
             state: State::Waiting {
                 service: self.service.clone(),
                 request: Some(request),
@@ -65,7 +65,7 @@ pin_project! {
     pub(super) struct InFlight<S: Service<Request<Incoming>>> {
         #[pin]
         state: State<S, S::Future>,
-        is_http1: bool,
+        version: Version,
         guard: Option<Guard>,
         shared: Arc<Shared>,
     }
@@ -91,8 +91,8 @@ where
             let future = match this.state.as_mut().project() {
                 StateProjection::Called { future } => {
                     let mut response = ready!(future.poll(cx))?;
-                    if *this.is_http1 && this.shared.phase() != Phase::Serving {
-                        ask_to_close(&mut response);
+                    if this.shared.phase() != Phase::Serving {
+                        ask_to_close(&mut response, *this.version);
                     }
                     let guard = this.guard.take();
                     return Poll::Ready(Ok(response.map(|body| InFlightBody { body, guard })));
@@ -111,12 +111,19 @@ where
 }
 
 /// Tells the client that this is the connection's last response.
-fn ask_to_close<B>(response: &mut Response<B>) {
+fn ask_to_close<B>(response: &mut Response<B>, version: Version) {
     // What has been upgraded has its own way to end.
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if version >= Version::HTTP_2 || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    if version == Version::HTTP_11 {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
+    } else {
+        // There it goes without saying, and hyper would say the opposite too.
+        response.headers_mut().remove(CONNECTION);
+        *response.version_mut() = version;
     }
 }
 

@@ -11,7 +11,7 @@ use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::routing::{any, get};
 use graceful_listener::{Drain, Listeners, Serve, ServeError, Served, serve};
-use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 
 use crate::http::{Client, DEADLINE};
 
@@ -19,12 +19,12 @@ use crate::http::{Client, DEADLINE};
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     pub(crate) drain: Drain,
-    release: Arc<Notify>,
+    release: Arc<Semaphore>,
     thread: JoinHandle<Result<Served, ServeError>>,
 }
 
 impl Service {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         // Long enough for a connection that must not be closed not to be.
         Self::with(|serve| serve.linger(DEADLINE))
     }
@@ -40,7 +40,7 @@ impl Service {
             .address()
             .as_inet()
             .unwrap();
-        let (drain, release) = (Drain::new(), Arc::new(Notify::new()));
+        let (drain, release) = (Drain::new(), Arc::new(Semaphore::new(0)));
         let (handle, app) = (drain.clone(), app(&release));
         let thread = std::thread::spawn(move || {
             let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -83,16 +83,21 @@ impl Service {
         });
     }
 
+    /// Lets one request to `/held`, or the rest of one to `/streamed`, go on.
+    pub(crate) fn release(&self) {
+        self.release.add_permits(1);
+    }
+
     pub(crate) fn end(self) -> Served {
         self.thread.join().unwrap().unwrap()
     }
 }
 
-fn app(release: &Arc<Notify>) -> Router {
+fn app(release: &Arc<Semaphore>) -> Router {
     let held = {
         let release = Arc::clone(release);
         async move || {
-            release.notified().await;
+            release.acquire().await.unwrap().forget();
             "held"
         }
     };
@@ -104,7 +109,7 @@ fn app(release: &Arc<Notify>) -> Router {
                 futures_util::stream::unfold((0, release), async |(part, release)| match part {
                     0 => Some((Ok::<_, io::Error>("first "), (1, release))),
                     1 => {
-                        release.notified().await;
+                        release.acquire().await.unwrap().forget();
                         Some((Ok("second"), (2, release)))
                     }
                     _ => None,
@@ -149,7 +154,7 @@ fn request_in_flight_is_answered_and_told_to_close() {
     let mut client = service.connect_silently();
     client.send(GET_HELD).unwrap();
     service.drain.start();
-    service.release.notify_one();
+    service.release();
     let response = client.response().unwrap();
     assert_eq!((response.status(), response.body.as_str()), (200, "held"));
     assert!(response.closes());
@@ -265,7 +270,7 @@ fn response_that_has_begun_is_finished_and_the_next_told_to_close() {
         "{head:?}"
     );
     service.drain.start();
-    service.release.notify_one();
+    service.release();
     assert_eq!(client.chunks().unwrap(), "first second");
     // The client was told nothing, so it may go on.
     let response = client.get("/").unwrap();
@@ -475,7 +480,7 @@ fn second_start_changes_nothing() {
     for _ in 0..5 {
         service.drain.start();
     }
-    service.release.notify_one();
+    service.release();
     assert_eq!(client.response().unwrap().body, "held");
     drop(client);
     assert_eq!(service.end().cut, 0);

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::load::{Load, Report, Running, Target};
 use crate::service::{Service, send, set};
-use crate::{child, process};
+use crate::{child, http2, process};
 
 fn size(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| text.parse().unwrap())
@@ -135,6 +135,41 @@ fn in_place_upgrades_lose_no_request() {
     }
     let_run(&load);
     finish("in-place upgrades", load, times);
+    send(old, Signal::SIGTERM);
+}
+
+#[test]
+fn in_place_upgrades_lose_no_http2_stream() {
+    let service = Service::start(
+        program()
+            .env(set::SPECS, "127.0.0.1:0")
+            .env("BIND_ADDR", "127.0.0.1:0"),
+    );
+    let load = http2::Load::start(address(&service));
+    let mut old = service.pid();
+    let until = |requests| eventually("requests are made", || load.requests() >= requests);
+    for switch in 1..=switches() {
+        until(load.requests() + size("HOT_DEPLOY_REQUESTS", 300));
+        send(old, Signal::SIGUSR2);
+        let new = number_after(
+            &service.wait_for_count("has taken over", switch as usize),
+            "process ",
+        );
+        eventually("the old process ends", || process::is_gone(old));
+        old = new;
+    }
+    until(load.requests() + size("HOT_DEPLOY_REQUESTS", 300));
+    let (requests, connections, failures) = load.stop();
+    eprintln!(
+        "HTTP/2, {} switches: {requests} requests on {connections} connections, {} failed",
+        switches(),
+        failures.len()
+    );
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(
+        connections >= 8 * (1 + switches()),
+        "every generation has had connections: {connections}"
+    );
     send(old, Signal::SIGTERM);
 }
 

@@ -30,6 +30,14 @@ impl Client<UnixStream> {
 }
 
 impl<T: Read + Write> Client<T> {
+    pub(crate) fn over(stream: T) -> Self {
+        Self(BufReader::new(stream))
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        self.0.into_inner()
+    }
+
     pub(crate) fn get(&mut self, path: &str) -> io::Result<Response> {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))?;
         self.response()

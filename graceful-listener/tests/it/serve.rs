@@ -1,0 +1,461 @@
+//! What a served connection gets: its limits, its addresses, its encryption.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::routing::get;
+use axum::{Extension, Router};
+use graceful_listener::{Drain, Endpoints, Listeners, ServeError, serve};
+use socket2::SockRef;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned,
+};
+
+use crate::child;
+use crate::drain::{Service, eventually};
+use crate::http::Client;
+use crate::service;
+
+/// Runs the test's own listeners and routes, and ends them with the test.
+fn with_runtime<T>(test: impl AsyncFnOnce() -> T) -> T {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test())
+}
+
+/// Lets blocking code speak to a service that runs beside it.
+async fn blocking<T: Send + 'static>(code: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(code).await.unwrap()
+}
+
+fn whoami() -> Router {
+    Router::new().route(
+        "/",
+        get(async |Extension(endpoints): Extension<Endpoints>| {
+            format!("{} {}", endpoints.peer(), endpoints.local())
+        }),
+    )
+}
+
+fn inet(listeners: &Listeners, index: usize) -> SocketAddr {
+    listeners
+        .iter()
+        .nth(index)
+        .unwrap()
+        .address()
+        .as_inet()
+        .unwrap()
+}
+
+#[test]
+fn endpoints_are_in_the_requests_extensions() {
+    with_runtime(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s.sock");
+        let listeners =
+            Listeners::bind(["127.0.0.1:0", "0.0.0.0:0", path.to_str().unwrap()]).unwrap();
+        let (specific, wildcard) = (inet(&listeners, 0), inet(&listeners, 1));
+        let drain = Drain::new();
+        let served = tokio::spawn(
+            serve(listeners, whoami())
+                .drain(drain.clone())
+                .without_signals()
+                .into_future(),
+        );
+        blocking(move || {
+            let mut client = Client::connect(specific).unwrap();
+            let own = client.stream().local_addr().unwrap();
+            assert_eq!(client.get("/").unwrap().body, format!("{own} {specific}"));
+
+            let local = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 5), wildcard.port()));
+            let mut client = Client::connect(local).unwrap();
+            let own = client.stream().local_addr().unwrap();
+            assert_eq!(
+                client.get("/").unwrap().body,
+                format!("{own} {local}"),
+                "the address that was connected to"
+            );
+
+            let mut client = Client::connect_unix(&path).unwrap();
+            assert_eq!(
+                client.get("/").unwrap().body,
+                format!("unix: {}", path.display())
+            );
+        })
+        .await;
+        drain.start();
+        served.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn connections_send_small_responses_at_once() {
+    with_runtime(async || {
+        let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
+        let address = inet(&listeners, 0);
+        let (drain, seen) = (Drain::new(), Arc::new(AtomicBool::new(false)));
+        let writer = Arc::clone(&seen);
+        let serve = serve(listeners, whoami())
+            .drain(drain.clone())
+            .without_signals()
+            .acceptor(move |stream| {
+                writer.store(
+                    SockRef::from(&stream).tcp_nodelay().unwrap(),
+                    Ordering::SeqCst,
+                );
+                std::future::ready(Ok(stream))
+            });
+        let served = tokio::spawn(serve.into_future());
+        blocking(move || Client::connect(address).unwrap().get("/").unwrap()).await;
+        assert!(seen.load(Ordering::SeqCst), "TCP_NODELAY is not set");
+        drain.start();
+        served.await.unwrap().unwrap();
+    });
+}
+
+const SHORT: Duration = Duration::from_millis(200);
+
+fn closed_after(client: &mut Client<TcpStream>, since: Instant) -> Duration {
+    let _ = client.read(&mut [0]);
+    since.elapsed()
+}
+
+#[test]
+fn silent_connection_is_closed_after_the_header_timeout() {
+    let service = Service::with(|serve| serve.header_read_timeout(SHORT));
+    let began = Instant::now();
+    let elapsed = closed_after(&mut service.connect(), began);
+    assert!(elapsed >= SHORT, "{elapsed:?}");
+    eventually("closed", || service.drain.connections() == 0);
+    service.drain.start();
+    service.end();
+}
+
+#[test]
+fn head_that_comes_byte_by_byte_is_cut_off() {
+    let service = Service::with(|serve| {
+        serve
+            .header_read_timeout(SHORT)
+            .keep_alive_timeout(Duration::from_secs(600))
+    });
+    for mut client in [service.connect(), service.connect_and_ask()] {
+        let mut sent = Vec::new();
+        // Each byte comes well within the time, all of them do not.
+        for byte in "GET / HTTP/1.1\r\nHost: slow\r\n".repeat(50).bytes() {
+            sent.push(client.send(&char::from(byte).to_string()).is_ok());
+            if !sent[sent.len() - 1] {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(
+            sent.len() > 10,
+            "it is cut off after the timeout, not before"
+        );
+        assert_eq!(sent.last(), Some(&false), "it is never cut off");
+    }
+    service.drain.start();
+    service.end();
+}
+
+#[test]
+fn header_timeout_of_a_kept_alive_connection_begins_with_the_first_byte() {
+    let service = Service::with(|serve| {
+        serve
+            .header_read_timeout(SHORT)
+            .keep_alive_timeout(Duration::from_secs(600))
+    });
+    let mut client = service.connect_and_ask();
+    // Idle for longer than a head may take.
+    let mut silent = service.connect();
+    let _ = silent.read(&mut [0]);
+    assert_eq!(client.get("/").unwrap().status(), 200);
+    client.send("GET").unwrap();
+    let elapsed = closed_after(&mut client, Instant::now());
+    assert!(elapsed + Duration::from_millis(20) >= SHORT, "{elapsed:?}");
+    assert!(elapsed < SHORT * 20, "it takes {elapsed:?}");
+    service.drain.start();
+    service.end();
+}
+
+#[test]
+fn handler_may_take_longer_than_the_header() {
+    let service = Service::with(|serve| serve.header_read_timeout(SHORT));
+    let mut client = service.connect();
+    client
+        .send("GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    service.until_connections(1);
+    let mut silent = service.connect();
+    assert!(closed_after(&mut silent, Instant::now()) > Duration::ZERO);
+    service.release();
+    assert_eq!(client.response().unwrap().body, "held");
+    service.drain.start();
+    drop(client);
+    service.end();
+}
+
+#[test]
+fn idle_connection_is_closed_after_the_keep_alive_timeout() {
+    let service = Service::with(|serve| {
+        serve
+            .keep_alive_timeout(SHORT)
+            .header_read_timeout(Duration::from_secs(600))
+    });
+    let mut client = service.connect_and_ask();
+    let idle_since = Instant::now();
+    assert!(client.is_closed(), "in an orderly way");
+    let elapsed = idle_since.elapsed();
+    assert!(elapsed + Duration::from_millis(50) >= SHORT, "{elapsed:?}");
+    service.drain.start();
+    drop(client);
+    service.end();
+}
+
+#[test]
+fn more_connections_than_the_cap_wait_for_their_turn() {
+    let service = Service::with(|serve| serve.max_connections(2));
+    let (first, second) = (service.connect_and_ask(), service.connect_and_ask());
+    let mut third = service.connect();
+    third.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    third.stream().set_read_timeout(Some(SHORT)).unwrap();
+    assert!(third.response().is_err(), "it has to wait");
+    assert_eq!(service.drain.connections(), 2);
+    third
+        .stream()
+        .set_read_timeout(Some(crate::http::DEADLINE))
+        .unwrap();
+    drop(first);
+    assert_eq!(third.response().unwrap().status(), 200);
+    drop((second, third));
+    service.drain.start();
+    service.end();
+}
+
+#[test]
+fn nothing_to_serve_is_an_error() {
+    with_runtime(async || {
+        let mut listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
+        listeners.take("127.0.0.1:0").unwrap();
+        let error = serve(listeners, whoami()).await.unwrap_err();
+        assert!(matches!(error, ServeError::NoSockets));
+        let listeners = Listeners::bind(["127.0.0.1:u0"]).unwrap();
+        let error = serve(listeners, whoami()).await.unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot serve HTTP on the UDP socket 127.0.0.1:"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn service_that_is_not_awaited_any_more_accepts_nothing() {
+    with_runtime(async || {
+        let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
+        let address = inet(&listeners, 0);
+        let task = tokio::spawn(serve(listeners, whoami()).without_signals().into_future());
+        blocking(move || Client::connect(address).unwrap().get("/").unwrap()).await;
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        blocking(move || eventually("refused", || TcpStream::connect(address).is_err())).await;
+    });
+}
+
+#[test]
+fn out_of_descriptors_it_waits_and_then_accepts_again() {
+    let mut limited = std::process::Command::new("sh");
+    let role = service::Service::command();
+    limited
+        .args(["-c", "ulimit -n 64; exec \"$@\"", "sh"])
+        .arg(role.get_program())
+        .args(role.get_args());
+    limited.envs(
+        role.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let service = service::Service::start(limited.env(service::set::SPECS, "127.0.0.1:0"));
+    service.wait_for("serving address");
+    let address = service.address();
+    let mut clients: Vec<_> = (0..100)
+        .map(|_| Client::connect(address).unwrap())
+        .collect();
+    service.wait_for("cannot accept connections");
+    let ticks = cpu_ticks(service.pid());
+    // Doubling from 5 ms, the ninth is a second long: it was waited for 1.3 s before.
+    service.wait_for_count("cannot accept connections", 9);
+    let spent = cpu_ticks(service.pid()) - ticks;
+    assert!(spent < 60, "it has spun for {spent} ticks of 10 ms");
+    assert_eq!(
+        clients[0].get("/").unwrap().status(),
+        200,
+        "who was accepted is served"
+    );
+    clients.truncate(1);
+    let mut late = Client::connect(address).unwrap();
+    assert_eq!(late.get("/").unwrap().status(), 200);
+}
+
+/// User and system time in clock ticks.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+fn tls() -> (TlsAcceptor, Arc<ClientConfig>) {
+    let certified = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+    let certificate = certified.cert.der().clone();
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let server = ServerConfig::builder().with_no_client_auth();
+    let server = server
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let client = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (Arc::new(server).into(), Arc::new(client))
+}
+
+#[test]
+fn tls_is_spoken_through_the_acceptor() {
+    let (acceptor, config) = tls();
+    with_runtime(async || {
+        let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
+        let address = inet(&listeners, 0);
+        let drain = Drain::new();
+        let serve = serve(listeners, whoami())
+            .drain(drain.clone())
+            .without_signals()
+            .linger(Duration::from_secs(600))
+            .acceptor(move |stream| acceptor.accept(stream));
+        let served = tokio::spawn(serve.into_future());
+        let handle = drain.clone();
+        blocking(move || {
+            let connect = || {
+                let name = ServerName::try_from("localhost").unwrap();
+                let connection = ClientConnection::new(Arc::clone(&config), name).unwrap();
+                StreamOwned::new(connection, TcpStream::connect(address).unwrap())
+            };
+            // One that cannot be decrypted harms nobody else.
+            let mut plain = Client::connect(address).unwrap();
+            plain.send("GET / HTTP/1.1\r\n\r\n").unwrap();
+            assert!(plain.response().is_err());
+
+            let mut client = Client::over(connect());
+            let response = client.get("/").unwrap();
+            assert!(
+                response.body.ends_with(&format!(" {address}")),
+                "{response:?}"
+            );
+            assert!(!response.closes());
+            let mut fresh = connect();
+            handle.start();
+            assert!(client.get("/").unwrap().closes());
+            // Accepted, and then not even a handshake: it may still come.
+            fresh.conn.complete_io(&mut fresh.sock).unwrap();
+            assert!(Client::over(fresh).get("/").unwrap().closes());
+            let mut rest = Vec::new();
+            client
+                .into_inner()
+                .read_to_end(&mut rest)
+                .expect("the end is told, not only the connection cut");
+            assert!(rest.is_empty());
+        })
+        .await;
+        assert_eq!(served.await.unwrap().unwrap().cut, 0);
+    });
+}
+
+#[test]
+fn handshake_that_takes_too_long_is_cut_off() {
+    let (acceptor, _) = tls();
+    with_runtime(async || {
+        let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
+        let address = inet(&listeners, 0);
+        let drain = Drain::new();
+        let serve = serve(listeners, whoami())
+            .drain(drain.clone())
+            .without_signals()
+            .header_read_timeout(SHORT)
+            .acceptor(move |stream| acceptor.accept(stream));
+        let served = tokio::spawn(serve.into_future());
+        blocking(move || {
+            let began = Instant::now();
+            let elapsed = closed_after(&mut Client::connect(address).unwrap(), began);
+            assert!(elapsed >= SHORT, "{elapsed:?}");
+        })
+        .await;
+        drain.start();
+        served.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn unix_and_tcp_sockets_are_served_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
+    let specs = format!("127.0.0.1:0 [::1]:0 {}", path.display());
+    let mut service =
+        service::Service::start(service::Service::command().env(service::set::SPECS, specs));
+    service.wait_for_count("serving address", 3);
+    let addresses = service.generation(1).addresses;
+    for address in &addresses[..2] {
+        assert_eq!(
+            Client::connect(address.parse().unwrap())
+                .unwrap()
+                .get("/")
+                .unwrap()
+                .body,
+            "hello"
+        );
+    }
+    assert_eq!(
+        Client::connect_unix(&path).unwrap().get("/").unwrap().body,
+        "hello"
+    );
+    service.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(service.wait().success());
+    assert!(UnixStream::connect(&path).is_err());
+    assert!(!path.exists(), "its own socket's file is removed");
+}
+
+#[test]
+fn programs_that_the_service_starts_see_none_of_its_descriptors() {
+    if !child::has("start_server") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
+    let role = service::Service::command();
+    let mut starter = std::process::Command::new("start_server");
+    starter.args([
+        "--port=127.0.0.1:0",
+        &format!("--path={}", path.display()),
+        "--",
+    ]);
+    starter.arg(role.get_program()).args(role.get_args());
+    starter.envs(
+        role.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let service = service::Service::start(&mut starter);
+    service.wait_for_count("serving address", 2);
+    let mut client = Client::connect_unix(&path).unwrap();
+    // What else there is has been open in this test already.
+    let response = client.get("/descriptors").unwrap();
+    assert!(!response.body.contains("socket:"), "{}", response.body);
+}
