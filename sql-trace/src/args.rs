@@ -1,6 +1,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::escape::write_visible;
+
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -44,6 +46,43 @@ pub(crate) enum Source<'a> {
     /// Not captured; their number is known.
     Hidden(usize),
     Captured(&'a dyn ArgSource),
+}
+
+/// The arguments of a statement under way.
+pub(crate) enum Held<C> {
+    /// The operation has none, such as preparing.
+    None,
+    /// Not captured; their number is known.
+    Hidden(usize),
+    Captured(C),
+}
+
+impl<C: ArgSource + 'static> Held<C> {
+    pub(crate) fn source(&self) -> Option<Source<'_>> {
+        match self {
+            Self::None => None,
+            Self::Hidden(count) => Some(Source::Hidden(*count)),
+            Self::Captured(captured) => Some(Source::Captured(captured)),
+        }
+    }
+
+    pub(crate) fn boxed(self) -> Held<Box<dyn ArgSource>> {
+        match self {
+            Self::None => Held::None,
+            Self::Hidden(count) => Held::Hidden(count),
+            Self::Captured(captured) => Held::Captured(Box::new(captured)),
+        }
+    }
+}
+
+impl ArgSource for Box<dyn ArgSource> {
+    fn count(&self) -> usize {
+        (**self).count()
+    }
+
+    fn decode(&self, limit: usize, each: &mut dyn FnMut(ArgValue<'_>)) -> Result<(), Undecodable> {
+        (**self).decode(limit, each)
+    }
 }
 
 impl Args<'_> {
@@ -229,7 +268,7 @@ impl ArgValue<'_> {
         }
     }
 
-    fn write_kind<W: fmt::Write>(&self, out: &mut W) -> fmt::Result {
+    pub(crate) fn write_kind<W: fmt::Write>(&self, out: &mut W) -> fmt::Result {
         match self {
             Self::Null => out.write_str("null"),
             Self::Bool(_) => out.write_str("bool"),
@@ -239,13 +278,20 @@ impl ArgValue<'_> {
             Self::Text { text, len: None } => write!(out, "text({}+)", text.len()),
             Self::Bytes { len: Some(len), .. } => write!(out, "bytes({len})"),
             Self::Bytes { bytes, len: None } => write!(out, "bytes({}+)", bytes.len()),
-            Self::Other { kind, .. } => out.write_str(kind),
-            Self::Opaque { kind, len, .. } => write!(out, "{kind}({len})"),
-            Self::Undecodable { kind } => write!(out, "<undecodable {kind}>"),
+            Self::Other { kind, .. } => write_visible(out, kind),
+            Self::Opaque { kind, len, .. } => {
+                write_visible(out, kind)?;
+                write!(out, "({len})")
+            }
+            Self::Undecodable { kind } => {
+                out.write_str("<undecodable ")?;
+                write_visible(out, kind)?;
+                out.write_str(">")
+            }
         }
     }
 
-    fn write_value<W: fmt::Write>(&self, out: &mut W, max: usize) -> fmt::Result {
+    pub(crate) fn write_value<W: fmt::Write>(&self, out: &mut W, max: usize) -> fmt::Result {
         match self {
             Self::Null => out.write_str("NULL"),
             Self::Bool(v) => write!(out, "{v}"),
@@ -266,7 +312,7 @@ impl ArgValue<'_> {
             }
             Self::Other { text, whole, .. } => {
                 let head = clip(text, max);
-                out.write_str(head)?;
+                write_visible(out, head)?;
                 if *whole && head.len() == text.len() {
                     Ok(())
                 } else {
@@ -274,7 +320,8 @@ impl ArgValue<'_> {
                 }
             }
             Self::Opaque { kind, bytes, len } => {
-                write!(out, "{kind}:")?;
+                write_visible(out, kind)?;
+                out.write_str(":")?;
                 let head = &bytes[..bytes.len().min(max)];
                 write_hex(out, head)?;
                 write_rest(out, head.len(), Some(*len))

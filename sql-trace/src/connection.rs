@@ -184,6 +184,16 @@ impl<'c, DB: TraceDatabase> TracedConnection<'c, DB> {
         }
     }
 
+    /// This connection, where a function of sqlx's would be given one by
+    /// [`sqlx::Acquire`], whose method is not traced.
+    ///
+    /// # Errors
+    ///
+    /// Never fails.
+    pub async fn acquire(&mut self) -> Result<&mut Self, Error> {
+        Ok(self)
+    }
+
     /// Whether it is inside a transaction.
     #[must_use]
     pub fn is_in_transaction(&self) -> bool {
@@ -356,6 +366,27 @@ impl<DB: TraceDatabase> TracedPoolConnection<DB> {
         })
     }
 
+    /// As [`TracedConnection::begin`].
+    ///
+    /// It stands here too, because [`sqlx::Acquire`] in scope would otherwise
+    /// be asked before the connection is.
+    ///
+    /// # Errors
+    ///
+    /// As [`TracedConnection::begin`].
+    pub async fn begin(&mut self) -> Result<TracedTransaction<'_, DB>, Error> {
+        self.0.begin().await
+    }
+
+    /// As [`TracedConnection::acquire`].
+    ///
+    /// # Errors
+    ///
+    /// Never fails.
+    pub async fn acquire(&mut self) -> Result<&mut TracedConnection<'static, DB>, Error> {
+        Ok(&mut self.0)
+    }
+
     /// Closes the connection, told as [`Op::Close`]; the pool may open another.
     ///
     /// # Errors
@@ -422,7 +453,7 @@ impl<'t, DB: TraceDatabase> Acquire<'t> for &'t mut TracedPoolConnection<DB> {
     type Connection = &'t mut DB::Connection;
 
     fn acquire(self) -> BoxFuture<'t, Result<Self::Connection, Error>> {
-        (&mut **self).acquire()
+        Acquire::acquire(&mut **self)
     }
 
     fn begin(self) -> BoxFuture<'t, Result<Transaction<'t, DB>, Error>> {

@@ -50,14 +50,14 @@ pub struct Event<'a> {
     /// `DELETE`, `REPLACE` or `MERGE` only, as drivers report left-overs or
     /// other counts for the rest.
     pub rows_affected: Option<u64>,
-    /// The id given to the `trace_scope` it ran in.
+    /// The id given to the [`trace_scope`](crate::trace_scope) it ran in.
     pub request: Option<&'a str>,
-    /// The place in the program that waited for it, if
-    /// [`Tracer::caller`](crate::Tracer) was asked to find it.
+    /// The place in the program that waited for it, if `Tracer::caller` was
+    /// asked to find it.
     pub caller: Option<Caller<'a>>,
     /// The query plan, for [`Op::Plan`].
     pub plan: Option<&'a str>,
-    /// What [`Op::Untraced`] is about.
+    /// What [`Op::Untraced`] and [`Op::Repeated`] are about.
     pub note: Option<&'a str>,
 }
 
@@ -91,6 +91,21 @@ impl<'a> Event<'a> {
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.acquire.unwrap_or_default() + self.elapsed.unwrap_or_default()
+    }
+
+    /// How much it matters to somebody who looks after the service.
+    #[cfg(any(feature = "log", feature = "tracing"))]
+    pub(crate) fn severity(&self, slow: Duration) -> Severity {
+        match self.outcome {
+            Outcome::Err(_) | Outcome::Running => Severity::Warning,
+            Outcome::Cancelled => Severity::Notice,
+            Outcome::Ok | Outcome::OnDrop => match self.op {
+                Op::Plan | Op::Repeated => Severity::Warning,
+                Op::Untraced => Severity::Notice,
+                _ if self.waited() >= slow => Severity::Warning,
+                _ => Severity::Usual,
+            },
+        }
     }
 
     /// The same event under another tracer's mode.
@@ -135,6 +150,14 @@ impl fmt::Debug for Event<'_> {
     }
 }
 
+/// What makes the level of a log record.
+#[cfg(any(feature = "log", feature = "tracing"))]
+pub(crate) enum Severity {
+    Usual,
+    Notice,
+    Warning,
+}
+
 /// What an [`Event`] tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -170,6 +193,9 @@ pub enum Op {
     Close,
     /// The query plan of a slow statement was asked for.
     Plan,
+    /// A statement has run more often in one [scope](crate::trace_scope) than
+    /// it should. [`Event::note`] says how often; it is told once.
+    Repeated,
     /// Something was handed out that works on the database unseen: a raw
     /// connection or pool of sqlx. [`Event::note`] says what.
     Untraced,
@@ -195,6 +221,7 @@ impl Op {
             Self::Ping => "Ping",
             Self::Close => "Close",
             Self::Plan => "Plan",
+            Self::Repeated => "Repeated",
             Self::Untraced => "Untraced",
         }
     }
@@ -220,8 +247,33 @@ pub enum Outcome<'a> {
     /// It was left to the driver, because a transaction or connection was
     /// dropped: the driver does the work later, and nobody sees how it went.
     OnDrop,
-    /// It has not ended: the watchdog tells that it is still running. The same operation is told again at its end.
+    /// It has not ended: the
+    /// [watchdog](crate::TracedPoolOptions::still_running) tells that it is
+    /// still running. The same operation is told again at its end.
     Running,
+}
+
+impl<'a> Outcome<'a> {
+    /// `ok`, `error`, `cancelled`, `on_drop` or `running`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Err(_) => "error",
+            Self::Cancelled => "cancelled",
+            Self::OnDrop => "on_drop",
+            Self::Running => "running",
+        }
+    }
+
+    /// The error, if it failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure<'a>> {
+        match self {
+            Self::Err(failure) => Some(*failure),
+            _ => None,
+        }
+    }
 }
 
 /// The error of a failed operation, shown as far as the tracer's [`ArgsMode`]

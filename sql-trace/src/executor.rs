@@ -30,10 +30,10 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
     {
         let On { raw, subject, id } = self.on();
         Box::pin(async move {
-            if !subject.enabled(Op::Exec) {
+            let Some(interest) = subject.interest(Op::Exec) else {
                 return drain::<DB>(DB::fetch_many(raw, query), None).await;
-            }
-            let (span, parts) = Span::of_query(subject, Op::Exec, query);
+            };
+            let (span, parts) = Span::of_query(subject, interest, Op::Exec, query);
             let mut span = span.on(id);
             drain(DB::fetch_many(raw, parts), Some(&mut span)).await
         })
@@ -55,7 +55,7 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
         E: 'q + Execute<'q, DB>,
     {
         let on = self.on();
-        if !on.subject.enabled(Op::Query) {
+        if on.subject.interest(Op::Query).is_none() {
             return DB::fetch_many(on.raw, query);
         }
         Box::pin(Statement::new(on, Op::Query, query))
@@ -68,10 +68,10 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
     {
         let On { raw, subject, id } = self.on();
         Box::pin(async move {
-            if !subject.enabled(Op::Query) {
+            let Some(interest) = subject.interest(Op::Query) else {
                 return collect::<DB>(DB::fetch_many(raw, query), None).await;
-            }
-            let (span, parts) = Span::of_query(subject, Op::Query, query);
+            };
+            let (span, parts) = Span::of_query(subject, interest, Op::Query, query);
             let mut span = span.on(id);
             collect(DB::fetch_many(raw, parts), Some(&mut span)).await
         })
@@ -86,11 +86,11 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
         E: 'q + Execute<'q, DB>,
     {
         let On { raw, subject, id } = self.on();
-        if !subject.enabled(Op::Query) {
+        let Some(interest) = subject.interest(Op::Query) else {
             return DB::fetch_optional(raw, query);
-        }
+        };
         Box::pin(async move {
-            let (span, parts) = Span::of_query(subject, Op::Query, query);
+            let (span, parts) = Span::of_query(subject, interest, Op::Query, query);
             let mut span = span.on(id);
             let result = DB::fetch_optional(raw, parts).await;
             span.finish_optional(&result);
@@ -107,11 +107,12 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
         'c: 'e,
     {
         let On { raw, subject, id } = self.on();
-        if !subject.enabled(Op::Prepare) {
+        let Some(interest) = subject.interest(Op::Prepare) else {
             return DB::prepare_with(raw, sql, parameters);
-        }
+        };
         Box::pin(async move {
-            let mut span = Span::<DB>::of_text(subject, Op::Prepare, sql.clone()).on(id);
+            let text = sql.clone();
+            let mut span = Span::<DB>::of_text(subject, interest, Op::Prepare, text).on(id);
             let result = DB::prepare_with(raw, sql, parameters).await;
             span.finish(result.as_ref().map(drop));
             result
@@ -123,11 +124,12 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
         'c: 'e,
     {
         let On { raw, subject, id } = self.on();
-        if !subject.enabled(Op::Describe) {
+        let Some(interest) = subject.interest(Op::Describe) else {
             return DB::describe(raw, sql);
-        }
+        };
         Box::pin(async move {
-            let mut span = Span::<DB>::of_text(subject, Op::Describe, sql.clone()).on(id);
+            let text = sql.clone();
+            let mut span = Span::<DB>::of_text(subject, interest, Op::Describe, text).on(id);
             let result = DB::describe(raw, sql).await;
             span.finish(result.as_ref().map(drop));
             result
@@ -230,11 +232,11 @@ impl<'p, DB: TraceDatabase> Executor<'p> for &'_ TracedPool<DB> {
     {
         let pool = self.shared();
         Box::pin(async move {
-            if !pool.subject.enabled(Op::Exec) {
+            let Some(interest) = pool.subject.interest(Op::Exec) else {
                 let mut connection = pool.quietly_acquired().await?;
                 return drain::<DB>(DB::fetch_many(&mut connection, query), None).await;
-            }
-            let (span, parts) = Span::of_query(&pool.subject, Op::Exec, query);
+            };
+            let (span, parts) = Span::of_query(&pool.subject, interest, Op::Exec, query);
             let mut span = span.waiting();
             let mut connection = pool.acquired_for(&mut span).await?;
             drain(DB::fetch_many(&mut connection, parts), Some(&mut span)).await
@@ -266,11 +268,11 @@ impl<'p, DB: TraceDatabase> Executor<'p> for &'_ TracedPool<DB> {
     {
         let pool = self.shared();
         Box::pin(async move {
-            if !pool.subject.enabled(Op::Query) {
+            let Some(interest) = pool.subject.interest(Op::Query) else {
                 let mut connection = pool.quietly_acquired().await?;
                 return collect::<DB>(DB::fetch_many(&mut connection, query), None).await;
-            }
-            let (span, parts) = Span::of_query(&pool.subject, Op::Query, query);
+            };
+            let (span, parts) = Span::of_query(&pool.subject, interest, Op::Query, query);
             let mut span = span.waiting();
             let mut connection = pool.acquired_for(&mut span).await?;
             collect(DB::fetch_many(&mut connection, parts), Some(&mut span)).await
@@ -287,11 +289,11 @@ impl<'p, DB: TraceDatabase> Executor<'p> for &'_ TracedPool<DB> {
     {
         let pool = self.shared();
         Box::pin(async move {
-            if !pool.subject.enabled(Op::Query) {
+            let Some(interest) = pool.subject.interest(Op::Query) else {
                 let mut connection = pool.quietly_acquired().await?;
                 return DB::fetch_optional(&mut connection, query).await;
-            }
-            let (span, parts) = Span::of_query(&pool.subject, Op::Query, query);
+            };
+            let (span, parts) = Span::of_query(&pool.subject, interest, Op::Query, query);
             let mut span = span.waiting();
             let mut connection = pool.acquired_for(&mut span).await?;
             let result = DB::fetch_optional(&mut connection, parts).await;
@@ -310,11 +312,12 @@ impl<'p, DB: TraceDatabase> Executor<'p> for &'_ TracedPool<DB> {
     {
         let pool = self.shared();
         Box::pin(async move {
-            if !pool.subject.enabled(Op::Prepare) {
+            let Some(interest) = pool.subject.interest(Op::Prepare) else {
                 let mut connection = pool.quietly_acquired().await?;
                 return DB::prepare_with(&mut connection, sql, parameters).await;
-            }
-            let mut span = Span::of_text(&pool.subject, Op::Prepare, sql.clone()).waiting();
+            };
+            let mut span =
+                Span::of_text(&pool.subject, interest, Op::Prepare, sql.clone()).waiting();
             let mut connection = pool.acquired_for(&mut span).await?;
             let result = DB::prepare_with(&mut connection, sql, parameters).await;
             span.finish(result.as_ref().map(drop));
@@ -328,11 +331,12 @@ impl<'p, DB: TraceDatabase> Executor<'p> for &'_ TracedPool<DB> {
     {
         let pool = self.shared();
         Box::pin(async move {
-            if !pool.subject.enabled(Op::Describe) {
+            let Some(interest) = pool.subject.interest(Op::Describe) else {
                 let mut connection = pool.quietly_acquired().await?;
                 return DB::describe(&mut connection, sql).await;
-            }
-            let mut span = Span::of_text(&pool.subject, Op::Describe, sql.clone()).waiting();
+            };
+            let mut span =
+                Span::of_text(&pool.subject, interest, Op::Describe, sql.clone()).waiting();
             let mut connection = pool.acquired_for(&mut span).await?;
             let result = DB::describe(&mut connection, sql).await;
             span.finish(result.as_ref().map(drop));
@@ -467,8 +471,8 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         if let Some((On { raw, subject, id }, op, query)) = this.idle.take() {
-            if subject.enabled(op) {
-                let (span, parts) = Span::of_query(subject, op, query);
+            if let Some(interest) = subject.interest(op) {
+                let (span, parts) = Span::of_query(subject, interest, op, query);
                 this.span = Some(span.on(id));
                 this.running = Some(DB::fetch_many(raw, parts));
             } else {
@@ -506,15 +510,15 @@ where
     let slot = Arc::new(Slot(Mutex::new(None)));
     let filled = Arc::clone(&slot);
     let run = async move {
-        if !pool.subject.enabled(op) {
+        let Some(interest) = pool.subject.interest(op) else {
             let mut connection = pool.quietly_acquired().await?;
             let mut steps = DB::fetch_many(&mut connection, query);
             while let Some(step) = next(&mut steps).await {
                 filled.hand_out(step?).await;
             }
             return Ok(());
-        }
-        let (span, parts) = Span::of_query(&pool.subject, op, query);
+        };
+        let (span, parts) = Span::of_query(&pool.subject, interest, op, query);
         let mut span = span.waiting();
         let mut connection = pool.acquired_for(&mut span).await?;
         let mut steps = DB::fetch_many(&mut connection, parts);

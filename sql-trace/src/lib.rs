@@ -2,28 +2,50 @@
 
 mod acquire;
 mod args;
+mod attributes;
+#[cfg(feature = "caller")]
+mod caller;
 mod civil;
 mod connection;
 mod database;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod debug_text;
 mod duration;
+mod escape;
 mod event;
 mod executor;
 mod hooks;
+#[cfg(feature = "json")]
+mod json;
+#[cfg(feature = "tower")]
+mod layer;
 mod line;
+mod obfuscate;
 mod operation;
 mod options;
 mod parts;
+#[cfg(feature = "sqlite")]
+mod plan;
 mod pool;
 mod roster;
+mod scope;
 mod span;
+#[cfg(feature = "tracing")]
+mod spans;
+mod sql;
 mod statement;
 mod subject;
 #[cfg(all(feature = "test-server", unix))]
 mod test_server;
+#[cfg(feature = "log")]
+mod to_log;
+#[cfg(feature = "metrics")]
+mod to_metrics;
+#[cfg(feature = "tracing")]
+mod to_tracing;
 mod tracer;
 mod transaction;
+mod watchdog;
 mod writer;
 
 #[doc(hidden)]
@@ -32,10 +54,21 @@ pub use args::{ArgValue, Args, ArgsMode};
 pub use connection::{TracedConnection, TracedPoolConnection};
 pub use database::TraceDatabase;
 pub use event::{Caller, ConnectionId, Event, Failure, Op, Outcome, Target};
+#[cfg(feature = "json")]
+pub use json::{JsonLines, json};
+#[cfg(feature = "tower")]
+pub use layer::{QueryStatsBody, QueryStatsFuture, QueryStatsLayer, QueryStatsService};
 pub use options::TracedPoolOptions;
 pub use pool::TracedPool;
+pub use scope::{InScope, QueryStats, trace_scope};
 #[cfg(all(feature = "test-server", unix))]
 pub use test_server::{TestMysql, TestPostgres, TestServerError, TestServerOptions};
+#[cfg(feature = "log")]
+pub use to_log::{ToLog, to_log};
+#[cfg(feature = "metrics")]
+pub use to_metrics::{ToMetrics, to_metrics};
+#[cfg(feature = "tracing")]
+pub use to_tracing::{ToTracing, to_tracing};
 pub use tracer::{SharedTracer, Tracer, set_default_tracer};
 pub use transaction::TracedTransaction;
 pub use writer::{LostLines, Writer, writer};

@@ -3,6 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::civil;
 use crate::duration::GoDuration;
+use crate::escape::{write_visible, write_visible_char};
 use crate::event::{Event, Outcome};
 
 /// How an event is written as one line of text.
@@ -90,10 +91,10 @@ impl Style {
 /// one blank, and what else could break or forge a line is escaped.
 fn write_statement<W: Write>(out: &mut W, statement: &str, max: usize) -> fmt::Result {
     let shown = &statement[..statement.floor_char_boundary(max)];
-    if shown.bytes().all(|byte| (b' '..0x7f).contains(&byte)) {
-        out.write_str(shown)?;
-    } else {
+    if shown.contains(['\n', '\r', '\t']) {
         write_folded(out, shown)?;
+    } else {
+        write_visible(out, shown)?;
     }
     if shown.len() < statement.len() {
         write!(out, "…({} bytes)", statement.len())?;
@@ -113,12 +114,7 @@ fn write_folded<W: Write>(out: &mut W, statement: &str) -> fmt::Result {
             rest = &rest[blanks..];
             continue;
         }
-        match c {
-            '\t' => out.write_str(" ")?,
-            '\u{2028}' | '\u{2029}' => write!(out, "{}", c.escape_unicode())?,
-            c if c.is_control() => write!(out, "{}", c.escape_unicode())?,
-            c => out.write_char(c)?,
-        }
+        write_visible_char(out, if c == '\t' { ' ' } else { c })?;
         rest = &rest[c.len_utf8()..];
     }
     Ok(())
@@ -158,7 +154,7 @@ mod tests {
             ("SELECT\t1", "SELECT 1"),
             ("SELECT 'é'", "SELECT 'é'"),
             ("a\u{1b}[31m", "a\\u{1b}[31m"),
-            ("a\u{0}b\u{85}c\u{2028}d", "a\\u{0}b\\u{85}c\\u{2028}d"),
+            ("a\u{0}b\u{85}c\u{2028}d", "a\\0b\\u{85}c\\u{2028}d"),
             ("-- all\n  DELETE\nFROM t", r"-- all\n DELETE\n FROM t"),
             ("", ""),
         ] {

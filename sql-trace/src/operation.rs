@@ -3,28 +3,34 @@ use std::time::Instant;
 use sqlx::{Error, SqlStr};
 
 use crate::event::{ConnectionId, Event, Failure, Op, Outcome};
-use crate::subject::Subject;
+use crate::subject::{Interest, Subject};
 
 /// An operation without arguments or rows, from its first poll to its end,
 /// which is told exactly once.
 pub(crate) struct Operation<'a> {
     subject: &'a Subject,
+    interest: Option<Interest>,
     op: Op,
     connection: Option<ConnectionId>,
     statement: Option<SqlStr>,
     started: Instant,
     told: bool,
+    #[cfg(feature = "tracing")]
+    spanned: crate::spans::Spanned,
 }
 
 impl<'a> Operation<'a> {
     pub(crate) fn begin(subject: &'a Subject, op: Op, connection: Option<ConnectionId>) -> Self {
         Self {
             subject,
+            interest: subject.interest(op),
             op,
             connection,
             statement: None,
             started: Instant::now(),
             told: false,
+            #[cfg(feature = "tracing")]
+            spanned: crate::spans::Spanned::begin(subject, op, None),
         }
     }
 
@@ -54,14 +60,21 @@ impl<'a> Operation<'a> {
     }
 
     fn tell(&mut self, outcome: Outcome<'_>) {
-        if !std::mem::replace(&mut self.told, true) {
-            self.subject.tell_if_enabled(&Event {
-                connection: self.connection,
-                statement: self.statement.as_ref().map(SqlStr::as_str),
-                elapsed: Some(self.started.elapsed()),
-                ..Event::plain(self.op, &self.subject.target, outcome)
-            });
+        let Some(interest) = self.interest else {
+            return;
+        };
+        if std::mem::replace(&mut self.told, true) {
+            return;
         }
+        let event = Event {
+            connection: self.connection,
+            statement: self.statement.as_ref().map(SqlStr::as_str),
+            elapsed: Some(self.started.elapsed()),
+            ..Event::plain(self.op, &self.subject.target, outcome)
+        };
+        #[cfg(feature = "tracing")]
+        self.spanned.end(&event);
+        self.subject.finish(interest, &event);
     }
 }
 

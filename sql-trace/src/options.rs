@@ -1,3 +1,5 @@
+#[cfg(feature = "sqlite")]
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +11,12 @@ use sqlx::{Connection, Error};
 use crate::acquire::Acquire;
 use crate::database::TraceDatabase;
 use crate::hooks::{Hook, Hooks};
+#[cfg(feature = "sqlite")]
+use crate::plan::Plans;
 use crate::pool::TracedPool;
 use crate::subject::Subject;
 use crate::tracer::{SharedTracer, Tracer, default_tracer};
+use crate::watchdog::Watchdog;
 
 /// The options of a [`TracedPool`]: those of [`sqlx::pool::PoolOptions`], and
 /// who is told.
@@ -41,6 +46,12 @@ pub struct TracedPoolOptions<DB: TraceDatabase> {
     options: PoolOptions<DB>,
     hooks: Hooks<DB>,
     tracer: Option<SharedTracer>,
+    still_running: Option<Duration>,
+    /// From when on a statement's plan is asked for, and how often at most.
+    #[cfg(feature = "sqlite")]
+    explain_slow: Option<(Duration, Duration)>,
+    #[cfg(feature = "tracing")]
+    spans: Option<tracing::Level>,
 }
 
 impl<DB: TraceDatabase> TracedPoolOptions<DB> {
@@ -52,6 +63,11 @@ impl<DB: TraceDatabase> TracedPoolOptions<DB> {
             options: PoolOptions::new(),
             hooks: Hooks::default(),
             tracer: None,
+            still_running: None,
+            #[cfg(feature = "sqlite")]
+            explain_slow: None,
+            #[cfg(feature = "tracing")]
+            spans: None,
         }
     }
 
@@ -59,6 +75,34 @@ impl<DB: TraceDatabase> TracedPoolOptions<DB> {
     #[must_use]
     pub fn tracer(mut self, tracer: impl Tracer) -> Self {
         self.tracer = Some(tracer.shared());
+        self
+    }
+
+    /// Tells of a statement that is still running after `threshold`, with
+    /// [`Outcome::Running`](crate::Outcome::Running): once, while it runs; its
+    /// end is told as any other. Off by default.
+    ///
+    /// One thread for the pool looks four times within the threshold, so that
+    /// it is told up to a quarter of it late. The tracer is called on that
+    /// thread.
+    #[must_use]
+    pub fn still_running(mut self, threshold: Duration) -> Self {
+        self.still_running = Some(threshold);
+        self
+    }
+
+    /// Makes a [`tracing`] span of each statement and each other operation, at
+    /// this level, as OpenTelemetry's conventions for databases have it.
+    ///
+    /// The span `db` has the target `sql_trace` and the attributes that
+    /// [`to_tracing`](crate::to_tracing) lists; `otel.name`, `otel.kind` and
+    /// `otel.status_code` are for `tracing-opentelemetry`. It begins where the
+    /// operation begins, inside the span that is current there, and lasts until
+    /// its end. It is not entered.
+    #[cfg(feature = "tracing")]
+    #[must_use]
+    pub fn spans(mut self, level: tracing::Level) -> Self {
+        self.spans = Some(level);
         self
     }
 
@@ -219,8 +263,43 @@ impl<DB: TraceDatabase> TracedPoolOptions<DB> {
         options: &<DB::Connection as Connection>::Options,
     ) -> (PoolOptions<DB>, Arc<Subject>) {
         let tracer = self.tracer.unwrap_or_else(default_tracer);
-        let subject = Arc::new(Subject::new(tracer, DB::target(options)));
+        let mut subject = Subject::new(tracer, DB::target(options));
+        subject.watchdog = self
+            .still_running
+            .map(|threshold| Watchdog::start(subject.teller().clone(), threshold));
+        #[cfg(feature = "sqlite")]
+        if let Some((threshold, every)) = self.explain_slow {
+            let options: &dyn Any = options;
+            subject.plans = options
+                .downcast_ref()
+                .map(|options| Plans::new(subject.teller().clone(), options, threshold, every));
+        }
+        #[cfg(feature = "tracing")]
+        {
+            subject.spans = self.spans;
+        }
+        let subject = Arc::new(subject);
         (self.hooks.install(self.options, &subject), subject)
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl TracedPoolOptions<sqlx::Sqlite> {
+    /// Finds out the query plan of a statement that took `threshold` or longer,
+    /// and tells it as [`Op::Plan`](crate::Op::Plan): at most one plan each
+    /// `every`. Off by default.
+    ///
+    /// The plan is SQLite's `EXPLAIN QUERY PLAN`, which does not run the
+    /// statement, and is asked for statements that only read. It is asked on a
+    /// connection of its own that cannot write, in a thread of its own; the
+    /// pool's connections and the tasks that wait for them are not touched. So
+    /// it does not see what only the statement's connection sees, such as
+    /// temporary tables, functions and databases that were attached; and it is
+    /// made without the arguments.
+    #[must_use]
+    pub fn explain_slow(mut self, threshold: Duration, every: Duration) -> Self {
+        self.explain_slow = Some((threshold, every));
+        self
     }
 }
 
@@ -236,6 +315,11 @@ impl<DB: TraceDatabase> Clone for TracedPoolOptions<DB> {
             options: self.options.clone(),
             hooks: self.hooks.clone(),
             tracer: self.tracer.clone(),
+            still_running: self.still_running,
+            #[cfg(feature = "sqlite")]
+            explain_slow: self.explain_slow,
+            #[cfg(feature = "tracing")]
+            spans: self.spans,
         }
     }
 }

@@ -312,7 +312,7 @@ impl Halves<'_> {
                 let waited = had.saturating_duration_since(started);
                 self.subject
                     .tell_if_enabled(&event(Op::Acquire, waited, Outcome::Ok));
-                self.subject.tell_if_enabled(&Event {
+                self.finish_one(&Event {
                     statement: self.statement.as_ref().map(SqlStr::as_str),
                     ..event(Op::Begin, now.saturating_duration_since(had), outcome)
                 });
@@ -323,8 +323,16 @@ impl Halves<'_> {
                     _ => Op::Acquire,
                 };
                 let waited = now.saturating_duration_since(started);
-                self.subject.tell_if_enabled(&event(op, waited, outcome));
+                self.finish_one(&event(op, waited, outcome));
             }
+        }
+    }
+}
+
+impl Halves<'_> {
+    fn finish_one(&self, event: &Event<'_>) {
+        if let Some(interest) = self.subject.interest(event.op) {
+            self.subject.finish(interest, event);
         }
     }
 }

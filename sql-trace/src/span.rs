@@ -1,26 +1,31 @@
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use sqlx::{Arguments, Either, Error, Execute, SqlStr};
 
 use crate::acquire::Acquire;
-use crate::args::{ArgSource, Args, ArgsMode, Source};
+use crate::args::{Args, ArgsMode, Held};
 use crate::database::{Step, TraceDatabase};
 use crate::event::{ConnectionId, Event, Failure, Op, Outcome};
 use crate::parts::Parts;
+use crate::scope::QueryStats;
+use crate::sql::Dialect;
 use crate::statement;
-use crate::subject::Subject;
+use crate::subject::{Interest, Subject};
 use crate::tracer::Tracer;
+use crate::watchdog::{Progress, Running, Watched};
 
 /// One statement from its first poll to its end, which is told exactly once:
 /// when the driver says how it went, or else when the span is dropped.
 pub(crate) struct Span<'a, DB: TraceDatabase> {
     subject: &'a Subject,
+    interest: Interest,
     op: Op,
     text: SqlStr,
     args: Bound<DB>,
+    request: Option<QueryStats>,
     connection: Option<ConnectionId>,
     started: Instant,
-    /// When the connection was had, for a statement on a pool.
     wait: Wait,
     first_row: Option<Duration>,
     /// Since when the reader of the stream has been busy with a row.
@@ -29,50 +34,76 @@ pub(crate) struct Span<'a, DB: TraceDatabase> {
     rows: u64,
     affected: u64,
     told: bool,
+    #[cfg(feature = "tracing")]
+    spanned: crate::spans::Spanned,
 }
 
 enum Bound<DB: TraceDatabase> {
-    /// The operation has no arguments, such as preparing.
-    None,
-    Hidden(usize),
-    Captured(DB::Captured),
+    Here(Held<DB::Captured>),
+    /// The watchdog has them.
+    Watched(Watched),
 }
 
-#[derive(Clone, Copy)]
-enum Wait {
-    /// Not on a pool.
+/// What a statement on a pool waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wait {
+    /// It is not on a pool.
     None,
     Waiting,
     Had(Instant),
+}
+
+impl Wait {
+    /// Takes the time from `started` until `now` apart: waiting for a
+    /// connection, and having one.
+    pub(crate) fn split(self, started: Instant, now: Instant) -> (Option<Duration>, Duration) {
+        match self {
+            Self::None => (None, since(now, started)),
+            Self::Waiting => (Some(since(now, started)), Duration::ZERO),
+            Self::Had(at) => (Some(since(at, started)), since(now, at)),
+        }
+    }
 }
 
 impl<'a, DB: TraceDatabase> Span<'a, DB> {
     /// Begins a statement that `query` is to run.
     pub(crate) fn of_query<'q, E: Execute<'q, DB>>(
         subject: &'a Subject,
+        interest: Interest,
         op: Op,
         query: E,
     ) -> (Self, Parts<DB, E>) {
         let (text, mut parts) = Parts::of(query);
-        let args = match (&mut parts.arguments, subject.tracer.args_mode()) {
-            (Ok(Some(args)), ArgsMode::Hidden) => Bound::Hidden(args.len()),
-            (Ok(Some(args)), _) if args.len() > 0 => Bound::Captured(DB::capture(args)),
-            _ => Bound::Hidden(0),
+        let shown = interest.told && subject.tracer.args_mode() != ArgsMode::Hidden;
+        let args = match &mut parts.arguments {
+            Ok(Some(args)) if shown && args.len() > 0 => Held::Captured(DB::capture(args)),
+            Ok(Some(args)) => Held::Hidden(args.len()),
+            _ => Held::Hidden(0),
         };
-        (Self::begin(subject, op, text, args), parts)
+        (Self::begin(subject, interest, op, text, args), parts)
     }
 
     /// Begins work on a statement without arguments, such as preparing it.
-    pub(crate) fn of_text(subject: &'a Subject, op: Op, text: SqlStr) -> Self {
-        Self::begin(subject, op, text, Bound::None)
+    pub(crate) fn of_text(subject: &'a Subject, interest: Interest, op: Op, text: SqlStr) -> Self {
+        Self::begin(subject, interest, op, text, Held::None)
     }
 
-    fn begin(subject: &'a Subject, op: Op, text: SqlStr, args: Bound<DB>) -> Self {
+    fn begin(
+        subject: &'a Subject,
+        interest: Interest,
+        op: Op,
+        text: SqlStr,
+        args: Held<DB::Captured>,
+    ) -> Self {
         Self {
+            #[cfg(feature = "tracing")]
+            spanned: crate::spans::Spanned::begin(subject, op, Some(text.as_str())),
             subject,
+            interest,
             op,
             text,
-            args,
+            args: Bound::Here(args),
+            request: QueryStats::current(),
             connection: None,
             started: Instant::now(),
             wait: Wait::None,
@@ -85,14 +116,32 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
         }
     }
 
+    /// The statement runs on this connection.
     pub(crate) fn on(mut self, connection: Option<ConnectionId>) -> Self {
         self.connection = connection;
-        self
+        self.watched()
     }
 
     /// The statement must wait for a connection first.
     pub(crate) fn waiting(mut self) -> Self {
         self.wait = Wait::Waiting;
+        self.watched()
+    }
+
+    /// Hands what the watchdog needs to it, if there is one.
+    fn watched(mut self) -> Self {
+        if let (Some(watchdog), true) = (&self.subject.watchdog, self.interest.told)
+            && let Bound::Here(args) = std::mem::replace(&mut self.args, Bound::Here(Held::None))
+        {
+            self.args = Bound::Watched(watchdog.watch(Running {
+                op: self.op,
+                text: self.text.clone(),
+                args: args.boxed(),
+                request: self.request.clone(),
+                started: self.started,
+                progress: Mutex::new(Progress::of(self.wait, self.connection)),
+            }));
+        }
         self
     }
 
@@ -105,6 +154,9 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
     pub(crate) fn acquired(&mut self, acquire: &Acquire) {
         self.wait = Wait::Had(acquire.had().unwrap_or_else(Instant::now));
         self.connection = acquire.connection();
+        if let Bound::Watched(watched) = &self.args {
+            watched.acquired(self.wait, self.connection);
+        }
     }
 
     /// Notes a step that the reader is about to be handed.
@@ -136,7 +188,7 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
     fn row(&mut self, now: Instant) {
         self.rows += 1;
         if self.rows == 1 {
-            self.first_row = Some(since(now, self.origin()));
+            self.first_row = Some(self.wait.split(self.started, now).1);
         }
     }
 
@@ -168,14 +220,6 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
         self.tell(Instant::now(), outcome);
     }
 
-    /// Since when the database has been at work.
-    fn origin(&self) -> Instant {
-        match self.wait {
-            Wait::Had(at) => at,
-            Wait::None | Wait::Waiting => self.started,
-        }
-    }
-
     fn tell(&mut self, now: Instant, outcome: Outcome<'_>) {
         if std::mem::replace(&mut self.told, true) {
             return;
@@ -183,34 +227,44 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
         if let Some(reading) = self.reading.take() {
             self.consumer += since(now, reading);
         }
-        let (acquire, elapsed) = match self.wait {
-            Wait::None => (None, since(now, self.started)),
-            Wait::Waiting => (Some(since(now, self.started)), Duration::ZERO),
-            Wait::Had(at) => (Some(since(at, self.started)), since(now, at)),
-        };
-        let args = match &self.args {
-            Bound::None => None,
-            Bound::Hidden(len) => Some(Source::Hidden(*len)),
-            Bound::Captured(captured) => Some(Source::Captured(captured as &dyn ArgSource)),
+        let (acquire, busy) = self.wait.split(self.started, now);
+        let elapsed = busy.saturating_sub(self.consumer);
+        let source = match &self.args {
+            Bound::Here(args) => args.source(),
+            Bound::Watched(watched) => watched.end(),
         };
         let affected = self.op == Op::Exec
             && matches!(outcome, Outcome::Ok)
-            && statement::changes_rows(self.text.as_str());
-        self.subject.tell(&Event {
+            && statement::changes_rows(self.text.as_str(), Dialect::of(DB::NAME));
+        let event = Event {
             connection: self.connection,
             statement: Some(self.text.as_str()),
-            args: args.map(|source| Args {
+            args: source.map(|source| Args {
                 source,
                 mode: ArgsMode::Kinds,
             }),
             acquire,
-            elapsed: Some(elapsed.saturating_sub(self.consumer)),
+            elapsed: Some(elapsed),
             first_row: self.first_row,
             consumer: self.consumer,
             rows_returned: self.rows,
             rows_affected: affected.then_some(self.affected),
+            request: self.request.as_ref().map(QueryStats::id),
             ..Event::plain(self.op, &self.subject.target, outcome)
-        });
+        };
+        #[cfg(feature = "tracing")]
+        self.spanned.end(&event);
+        if self.interest.told {
+            self.subject.tell(&event);
+        }
+        if let Some(stats) = &self.request {
+            let runs = matches!(self.op, Op::Exec | Op::Query);
+            stats.count(self.subject, &event, runs.then_some(&self.text));
+        }
+        #[cfg(feature = "sqlite")]
+        if let Some(plans) = &self.subject.plans {
+            plans.consider(&event);
+        }
     }
 }
 
@@ -222,6 +276,6 @@ impl<DB: TraceDatabase> Drop for Span<'_, DB> {
     }
 }
 
-fn since(later: Instant, earlier: Instant) -> Duration {
+pub(crate) fn since(later: Instant, earlier: Instant) -> Duration {
     later.saturating_duration_since(earlier)
 }

@@ -1,22 +1,96 @@
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::event::{ConnectionId, Event, Op, Outcome, Target};
+use crate::scope::{self, QueryStats};
 use crate::tracer::{SharedTracer, Tracer};
+use crate::watchdog::Watchdog;
 
 /// What all operations on one pool or connection have in common: who is told,
-/// and of which database.
-#[derive(Clone, Debug)]
+/// of which database, and who else is to know.
+#[derive(Debug)]
 pub(crate) struct Subject {
-    pub(crate) tracer: SharedTracer,
-    pub(crate) target: Target,
+    teller: Teller,
+    pub(crate) watchdog: Option<Watchdog>,
+    #[cfg(feature = "sqlite")]
+    pub(crate) plans: Option<crate::plan::Plans>,
+    #[cfg(feature = "tracing")]
+    pub(crate) spans: Option<tracing::Level>,
 }
 
 impl Subject {
     pub(crate) fn new(tracer: SharedTracer, target: Target) -> Self {
-        Self { tracer, target }
+        Self {
+            teller: Teller { tracer, target },
+            watchdog: None,
+            #[cfg(feature = "sqlite")]
+            plans: None,
+            #[cfg(feature = "tracing")]
+            spans: None,
+        }
     }
 
+    pub(crate) fn teller(&self) -> &Teller {
+        &self.teller
+    }
+
+    /// Who wants to know of an operation; `None` if nobody does.
+    pub(crate) fn interest(&self, op: Op) -> Option<Interest> {
+        let told = self.enabled(op);
+        let spans = {
+            #[cfg(feature = "tracing")]
+            {
+                self.spans.is_some()
+            }
+            #[cfg(not(feature = "tracing"))]
+            {
+                false
+            }
+        };
+        (told || spans || scope::is_active()).then_some(Interest { told })
+    }
+
+    /// Tells of an operation at its end, and counts it in the scope that is
+    /// current.
+    pub(crate) fn finish(&self, interest: Interest, event: &Event<'_>) {
+        let stats = QueryStats::current();
+        let event = Event {
+            request: stats.as_ref().map(QueryStats::id),
+            ..*event
+        };
+        if interest.told {
+            self.tell(&event);
+        }
+        if let Some(stats) = &stats {
+            stats.count(self, &event, None);
+        }
+    }
+}
+
+impl Deref for Subject {
+    type Target = Teller;
+
+    fn deref(&self) -> &Teller {
+        &self.teller
+    }
+}
+
+/// That somebody wants to know of an operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interest {
+    /// Whether the tracer is among them.
+    pub(crate) told: bool,
+}
+
+/// Who is told, and of which database.
+#[derive(Clone, Debug)]
+pub(crate) struct Teller {
+    pub(crate) tracer: SharedTracer,
+    pub(crate) target: Target,
+}
+
+impl Teller {
     pub(crate) fn enabled(&self, op: Op) -> bool {
         self.tracer.enabled(op)
     }
@@ -28,9 +102,14 @@ impl Subject {
         let _ = catch_unwind(AssertUnwindSafe(|| self.tracer.trace(&event)));
     }
 
+    /// Tells an event of the scope that is current, if it is wanted.
     pub(crate) fn tell_if_enabled(&self, event: &Event<'_>) {
         if self.enabled(event.op) {
-            self.tell(event);
+            let stats = QueryStats::current();
+            self.tell(&Event {
+                request: stats.as_ref().map(QueryStats::id),
+                ..*event
+            });
         }
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::args::ArgsMode;
 use crate::event::{Event, Op, Outcome};
+use crate::obfuscate::obfuscate;
+use crate::sql::Dialect;
 
 /// Is told of every operation on a database.
 ///
@@ -52,6 +54,34 @@ pub trait Tracer: Send + Sync + 'static {
         WithArgs { tracer: self, mode }
     }
 
+    /// Masks the numbers and strings in statements: `WHERE id = 42` becomes
+    /// `WHERE id = ?`. Comments, which may hold values too, are left out.
+    ///
+    /// Strings are told from identifiers as the database's defaults have it:
+    /// `"…"` is a string in MySQL, and an identifier in PostgreSQL and SQLite.
+    fn obfuscate(self) -> impl Tracer
+    where
+        Self: Sized,
+    {
+        Obfuscated { tracer: self }
+    }
+
+    /// Finds the place in the program that waited for each operation, as
+    /// [`Event::caller`]: for development.
+    ///
+    /// It walks the stack and reads debug information, which takes a fraction
+    /// of a millisecond for each event, and a tenth of a second for the first.
+    /// What a task was not polled for has no place of interest: there are no
+    /// lines for the watchdog's reports, or in a program without debug
+    /// information.
+    #[cfg(feature = "caller")]
+    fn caller(self) -> impl Tracer
+    where
+        Self: Sized,
+    {
+        crate::caller::WithCaller { tracer: self }
+    }
+
     /// Tells `other` as well, each in its own [`ArgsMode`].
     fn and(self, other: impl Tracer) -> impl Tracer
     where
@@ -86,7 +116,7 @@ pub trait Tracer: Send + Sync + 'static {
     {
         self.filter(move |event| {
             !matches!(event.outcome, Outcome::Ok)
-                || matches!(event.op, Op::Untraced | Op::Plan)
+                || matches!(event.op, Op::Plan | Op::Repeated | Op::Untraced)
                 || event.waited() >= threshold
         })
     }
@@ -105,7 +135,7 @@ pub trait Tracer: Send + Sync + 'static {
         let seen = AtomicU64::new(0);
         self.filter(move |event| {
             !matches!(event.outcome, Outcome::Ok)
-                || matches!(event.op, Op::Untraced)
+                || matches!(event.op, Op::Plan | Op::Repeated | Op::Untraced)
                 || seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(n)
         })
     }
@@ -188,6 +218,32 @@ impl<T: Tracer> Tracer for WithArgs<T> {
 
     fn trace(&self, event: &Event<'_>) {
         self.tracer.trace(&event.with_mode(self.mode));
+    }
+}
+
+struct Obfuscated<T> {
+    tracer: T,
+}
+
+impl<T: Tracer> Tracer for Obfuscated<T> {
+    fn enabled(&self, op: Op) -> bool {
+        self.tracer.enabled(op)
+    }
+
+    fn args_mode(&self) -> ArgsMode {
+        self.tracer.args_mode()
+    }
+
+    fn trace(&self, event: &Event<'_>) {
+        let Some(statement) = event.statement else {
+            return self.tracer.trace(event);
+        };
+        let mut masked = String::new();
+        obfuscate(&mut masked, statement, Dialect::of(event.database.name));
+        self.tracer.trace(&Event {
+            statement: Some(&masked),
+            ..*event
+        });
     }
 }
 

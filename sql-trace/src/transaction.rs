@@ -38,6 +38,27 @@ impl<'c, DB: TraceDatabase> TracedTransaction<'c, DB> {
         }
     }
 
+    /// Begins a transaction inside this one, told as [`Op::Savepoint`].
+    ///
+    /// It stands here too, because [`sqlx::Acquire`] in scope would otherwise
+    /// be asked before the connection is.
+    ///
+    /// # Errors
+    ///
+    /// As [`TracedConnection::begin`].
+    pub async fn begin(&mut self) -> Result<TracedTransaction<'_, DB>, Error> {
+        self.connection.begin().await
+    }
+
+    /// As [`TracedConnection::acquire`].
+    ///
+    /// # Errors
+    ///
+    /// Never fails.
+    pub async fn acquire(&mut self) -> Result<&mut TracedConnection<'c, DB>, Error> {
+        Ok(&mut self.connection)
+    }
+
     /// Commits, told as [`Op::Commit`], or as [`Op::Release`] inside another
     /// transaction.
     ///

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod arguments;
 mod databases;
+mod random;
+mod recorder;
+mod scenarios;
 mod servers;
-mod smoke;
