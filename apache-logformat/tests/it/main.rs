@@ -4,10 +4,12 @@
 
 mod client;
 mod ends;
+mod escape;
 mod facts;
 mod golden;
 mod lines;
 mod outputs;
+mod parse;
 mod record;
 mod redaction;
 mod sinks;

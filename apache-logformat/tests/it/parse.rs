@@ -1,0 +1,198 @@
+//! Format texts of both notations.
+
+use apache_logformat::{Escape, Exchange, LogFormat, ParseError};
+use proptest::{collection::vec, prelude::*};
+
+fn parse(text: &[u8]) -> Result<LogFormat, ParseError> {
+    LogFormat::try_from(text)
+}
+
+#[test]
+fn usual_formats_are_those_of_httpd() {
+    for (format, text) in [
+        (LogFormat::common(), r#"%h %l %u %t "%r" %>s %b"#),
+        (
+            LogFormat::combined(),
+            r#"%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i""#,
+        ),
+        (
+            LogFormat::combinedio(),
+            r#"%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i" %I %O"#,
+        ),
+        (LogFormat::vhost_common(), r#"%v %h %l %u %t "%r" %>s %b"#),
+        (
+            LogFormat::vhost_combined(),
+            r#"%v:%p %h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i""#,
+        ),
+        (LogFormat::referer(), "%{Referer}i -> %U"),
+        (LogFormat::agent(), "%{User-agent}i"),
+    ] {
+        assert_eq!(format.to_string(), text);
+        assert_eq!(format.as_bytes(), text.as_bytes());
+        assert_eq!(format, text.parse().unwrap());
+        assert_eq!(format, text.try_into().unwrap());
+        assert_eq!(format, String::from(text).try_into().unwrap());
+    }
+    assert_eq!("cLf".parse::<LogFormat>().unwrap(), LogFormat::common());
+    assert_ne!(LogFormat::common(), LogFormat::combined());
+}
+
+#[test]
+fn errors_say_what_and_where() {
+    for (text, message, offset, shown) in [
+        (
+            "%h %Z",
+            "Unrecognized LogFormat directive %Z",
+            4,
+            "  %h %Z\n      ^",
+        ),
+        (
+            "%h %{Referer",
+            "Ran off end of LogFormat parsing args to some directive",
+            3,
+            "  %h %{Referer\n     ^",
+        ),
+        (
+            "%{x}200!Z",
+            "Unrecognized LogFormat directive %Z",
+            8,
+            "  %{x}200!Z\n          ^",
+        ),
+        (
+            "%h%^ab",
+            "Unrecognized LogFormat directive %^",
+            3,
+            "  %h%^ab\n     ^",
+        ),
+        (
+            "é\t%é",
+            "Unrecognized LogFormat directive %\\xc3",
+            4,
+            "  é %é\n     ^",
+        ),
+        (
+            "%",
+            "Ran off end of LogFormat parsing args to some directive",
+            0,
+            "  %\n  ^",
+        ),
+    ] {
+        let error = text.parse::<LogFormat>().unwrap_err();
+        assert_eq!(error.message(), message);
+        assert_eq!(error.offset(), offset, "{text}");
+        assert_eq!(
+            error.to_string(),
+            format!("{message} at byte {offset}\n{shown}")
+        );
+    }
+}
+
+#[test]
+fn empty_format_is_refused() {
+    for error in [
+        parse(b"").unwrap_err(),
+        LogFormat::nginx("", Escape::Nginx).unwrap_err(),
+    ] {
+        assert_eq!(error.message(), "the log format is empty");
+        assert_eq!(error.to_string(), "the log format is empty at byte 0");
+    }
+}
+
+#[test]
+fn nginx_errors_name_the_variable() {
+    for (text, message, offset) in [
+        ("a $upstream_addr", "unknown \"upstream_addr\" variable", 2),
+        ("${nope}", "unknown \"nope\" variable", 0),
+        ("$status$", "invalid parameter \"$status$\"", 7),
+        ("$ status", "invalid parameter \"$ status\"", 0),
+        ("${}", "invalid parameter \"${}\"", 0),
+        (
+            "x${status",
+            "the closing bracket in \"status\" variable is missing",
+            1,
+        ),
+        (
+            "${status x}",
+            "the closing bracket in \"status\" variable is missing",
+            0,
+        ),
+        ("$http_", "unknown \"http_\" variable", 0),
+        ("$arg_", "unknown \"arg_\" variable", 0),
+    ] {
+        let error = LogFormat::nginx(text, Escape::Nginx).unwrap_err();
+        assert_eq!(error.message(), message, "{text}");
+        assert_eq!(error.offset(), offset, "{text}");
+    }
+}
+
+#[test]
+fn nginx_variables_may_be_braced_and_in_any_case() {
+    let mut exchange = Exchange::default();
+    exchange.method = b"GET";
+    exchange.target = b"/a?B=1&b=2&c";
+    exchange.status = 7;
+    let format = LogFormat::nginx(
+        "${status}00 $STATUS$request_method% \\n $arg_b|$arg_C|$Arg_x|$args|$is_args",
+        Escape::Nginx,
+    )
+    .unwrap();
+    let mut line = Vec::new();
+    format.write(&exchange, &mut line);
+    assert_eq!(
+        String::from_utf8(line).unwrap(),
+        "00700 007GET% \\n 1|-|-|B=1&b=2&c|?\n"
+    );
+}
+
+#[test]
+fn debug_shows_the_text() {
+    let shown = format!("{:?}", LogFormat::common());
+    assert!(shown.contains("%h %l %u"), "{shown}");
+}
+
+/// Texts that look like formats.
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        vec(any::<u8>(), 0..6),
+        "[%!<>,0-9{}^a-zA-Z\\\\ \"]{0,12}".prop_map(String::into_bytes),
+        "%[!<>,0-9]{0,4}(\\{[^}]{0,8}\\}+)?[a-zA-Z^]".prop_map(String::into_bytes),
+        "\\$\\{?[a-z_0-9]{0,16}\\}?".prop_map(String::into_bytes),
+    ];
+    vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn printing_and_parsing_again_gives_the_same_format(text in text()) {
+        match parse(&text) {
+            Ok(format) => {
+                prop_assert_eq!(format.as_bytes(), &*text);
+                prop_assert_eq!(&format, &parse(format.as_bytes()).unwrap());
+                if let Ok(text) = std::str::from_utf8(&text) {
+                    prop_assert_eq!(format.to_string(), text);
+                }
+            }
+            Err(error) => {
+                prop_assert!(error.offset() <= text.len());
+                let shown = error.to_string();
+                prop_assert!(shown.starts_with(&error.message()));
+                let lines = if text.is_empty() { 1 } else { 3 };
+                prop_assert_eq!(shown.lines().count(), lines);
+            }
+        }
+        match LogFormat::nginx(&text, Escape::Json) {
+            Ok(format) => prop_assert_eq!(format.as_bytes(), &*text),
+            Err(error) => prop_assert!(error.offset() <= text.len()),
+        }
+    }
+
+    #[test]
+    fn every_format_prints_one_line_feed_at_the_end(text in text()) {
+        let exchange = Exchange::default();
+        for format in [parse(&text), LogFormat::nginx(&text, Escape::Nginx)].into_iter().flatten() {
+            let mut line = b"before".to_vec();
+            format.write(&exchange, &mut line);
+            prop_assert!(line.starts_with(b"before") && line.ends_with(b"\n"));
+        }
+    }
+}
