@@ -12,5 +12,6 @@ mod outputs;
 mod parse;
 mod record;
 mod redaction;
+mod server;
 mod sinks;
 mod strftime;
