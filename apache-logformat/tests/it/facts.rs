@@ -649,7 +649,7 @@ fn setter_called_later_does_not_change_services_made_before() {
     let mut before = layer.layer(answer(
         |_: Request<()>| Response::new(Empty::<Bytes>::new()),
     ));
-    let _after = layer.clone().server_name("late");
+    let _after = layer.server_name("late");
     block_on(before.call(Request::new(()))).unwrap();
     assert_eq!(lines.only(), "-");
 }

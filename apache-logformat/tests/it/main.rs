@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod allocations;
 mod client;
 mod ends;
 mod escape;
+mod event;
 mod facts;
 mod golden;
 mod lines;
