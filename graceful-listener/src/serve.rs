@@ -313,14 +313,18 @@ impl Options {
             accepting.spawn(acceptor.run(serve.clone()));
         }
         let manager = Manager::from_env();
-        match (upgrades.upgrader(), &predecessor) {
-            (Some(upgrader), _) => upgrader.ready().map_err(ServeError::Ready)?,
-            (None, Some(predecessor)) => predecessor.release(),
-            (None, None) => {
-                manager
-                    .tell(NotifyMessage::new().ready().status("serving"))
-                    .await
+        let is_main = match (upgrades.upgrader(), &predecessor) {
+            (Some(upgrader), _) => upgrader.take_over().map_err(ServeError::Ready)?,
+            (None, Some(predecessor)) => {
+                predecessor.release();
+                false
             }
+            (None, None) => true,
+        };
+        if is_main {
+            manager
+                .tell(NotifyMessage::new().ready().status("serving"))
+                .await;
         }
 
         let shared = self.drain.shared();

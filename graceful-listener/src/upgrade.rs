@@ -29,7 +29,7 @@ pub use self::successor::Successor;
 use crate::address::Address;
 use crate::inherit::LABELS;
 use crate::listeners::{Listeners, Origin};
-use crate::notify::{Notifier, NotifyMessage};
+use crate::notify::{Notifier, NotifyError, NotifyMessage};
 use crate::pid_file::{PidFile, PidFileError};
 use crate::ports::{PortName, Ports};
 
@@ -197,9 +197,18 @@ impl Upgrader {
     ///
     /// # Errors
     ///
-    /// Fails if the pid file cannot be replaced; nobody is told then. A service
-    /// manager that cannot be told is no error.
+    /// Fails if the pid file cannot be replaced; nobody is told then. Fails with
+    /// [`UpgradeError::Notify`] if the service manager cannot be told; everybody else is then.
     pub fn ready(&self) -> Result<(), UpgradeError> {
+        if self.take_over()? {
+            notify(&NotifyMessage::new().ready().status("serving"))
+                .map_err(UpgradeError::Notify)?;
+        }
+        Ok(())
+    }
+
+    /// As [`ready`](Self::ready), but returns whether the service manager is yet to be told.
+    pub(crate) fn take_over(&self) -> Result<bool, UpgradeError> {
         if let Some(path) = &self.pid_file_path {
             let mut pid_file = lock(&self.pid_file);
             if pid_file.is_none() {
@@ -215,12 +224,13 @@ impl Upgrader {
             *state = State::Ready;
         }
         drop(state);
-        match &self.predecessor {
-            // systemd believes only the main process: the predecessor tells it.
-            Some(predecessor) if !predecessor.is_gone() => predecessor.release(),
-            _ => notify(&NotifyMessage::new().ready().status("serving")),
-        }
-        Ok(())
+        let Some(predecessor) = &self.predecessor else {
+            return Ok(true);
+        };
+        // systemd believes only the main process: the predecessor tells it.
+        let tells = !predecessor.is_gone();
+        predecessor.release();
+        Ok(!tells)
     }
 
     /// Starts the new process, and waits until it is ready.
@@ -236,17 +246,19 @@ impl Upgrader {
     /// is left of the new process then.
     pub fn upgrade(&self) -> Result<Successor, UpgradeError> {
         self.begin()?;
-        notify(
+        // Whoever cannot be told of this will not understand what follows, which
+        // is no reason not to do it.
+        let _ = notify(
             &NotifyMessage::new()
                 .reloading()
                 .status("starting the next process"),
         );
-        let result = self.start_successor();
-        match &result {
+        match self.start_successor() {
             Ok(successor) => {
                 *lock(&self.state) = State::Replaced(successor.id());
                 lock(&self.passed).clear();
-                hand_main_process_over(successor.id());
+                let told = hand_main_process_over(successor.id());
+                Ok(successor.told(told))
             }
             Err(error) => {
                 self.reclaim_pid_file();
@@ -256,14 +268,14 @@ impl Upgrader {
                     lock(&self.passed).clear();
                 }
                 drop(state);
-                notify(
+                let _ = notify(
                     &NotifyMessage::new()
                         .ready()
                         .status(&format!("still serving: {error}")),
                 );
+                Err(error)
             }
         }
-        result
     }
 
     /// Makes an upgrade that is under way fail, and every later one.
@@ -490,6 +502,8 @@ pub enum UpgradeError {
     },
     /// The pid file cannot be taken over.
     PidFile(PidFileError),
+    /// The service manager cannot be told.
+    Notify(NotifyError),
 }
 
 impl UpgradeError {
@@ -521,6 +535,7 @@ impl fmt::Display for UpgradeError {
             Self::Silent { pid } => write!(f, "new process {pid} closed its pipe and did not say that it is ready"),
             Self::TimedOut { pid, timeout } => write!(f, "new process {pid} was not ready within {timeout:?}"),
             Self::PidFile(error) => error.fmt(f),
+            Self::Notify(error) => error.fmt(f),
         }
     }
 }
@@ -532,6 +547,7 @@ impl Error for UpgradeError {
                 Some(error)
             }
             Self::PidFile(error) => error.source(),
+            Self::Notify(error) => error.source(),
             _ => None,
         }
     }
@@ -569,20 +585,15 @@ fn passed_name(name: Option<&PortName>, address: &Address) -> PortName {
 }
 
 /// Tells the service manager that another process is the service.
-fn hand_main_process_over(pid: u32) {
-    if let Ok(notifier) = Notifier::from_env() {
-        let message = NotifyMessage::new().main_pid(pid).ready().status("serving");
-        // It has to be read while this process is still there to be believed.
-        if notifier.send(&message).is_ok() {
-            let _ = notifier.barrier(BARRIER_TIMEOUT);
-        }
-    }
+fn hand_main_process_over(pid: u32) -> Result<(), NotifyError> {
+    let notifier = Notifier::from_env()?;
+    notifier.send(&NotifyMessage::new().main_pid(pid).ready().status("serving"))?;
+    // It has to be read while this process is still there to be believed.
+    notifier.barrier(BARRIER_TIMEOUT).map(|_| ())
 }
 
-fn notify(message: &NotifyMessage) {
-    if let Ok(notifier) = Notifier::from_env() {
-        let _ = notifier.send(message);
-    }
+fn notify(message: &NotifyMessage) -> Result<(), NotifyError> {
+    Notifier::from_env()?.send(message).map(|_| ())
 }
 
 fn readable_within(pipe: &PipeReader, time: Duration) -> bool {

@@ -61,6 +61,13 @@ impl Upgrades {
             match result {
                 Ok(successor) => {
                     info!("process {} has taken over", successor.id());
+                    if let Some(error) = successor.notify_error() {
+                        warn!(
+                            "the service manager does not know of process {}: {}",
+                            successor.id(),
+                            report(error)
+                        );
+                    }
                     if self.again {
                         send(&successor, upgrader.signal_number());
                     }

@@ -9,9 +9,14 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 
+use crate::notify::NotifyError;
+
 /// The process that has taken this one's place.
 #[derive(Debug)]
-pub struct Successor(Child);
+pub struct Successor {
+    child: Child,
+    not_told: Option<NotifyError>,
+}
 
 impl Successor {
     /// Starts it with these descriptors and no others.
@@ -40,13 +45,26 @@ impl Successor {
         };
         // SAFETY: the closure does only what is allowed after `fork`.
         unsafe { command.pre_exec(pass) };
-        command.spawn().map(Self)
+        let child = command.spawn()?;
+        Ok(Self {
+            child,
+            not_told: None,
+        })
     }
 
     /// Returns its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.0.id()
+        self.child.id()
+    }
+
+    /// Returns why the service manager could not be told of it, if it could not.
+    ///
+    /// The upgrade has succeeded all the same, but a manager that watches this
+    /// process takes its end for the service's.
+    #[must_use]
+    pub const fn notify_error(&self) -> Option<&NotifyError> {
+        self.not_told.as_ref()
     }
 
     /// Waits until it has ended, which it should not before this process.
@@ -55,14 +73,19 @@ impl Successor {
     ///
     /// Fails if somebody else has waited for it.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.0.wait()
+        self.child.wait()
+    }
+
+    pub(super) fn told(mut self, told: Result<(), NotifyError>) -> Self {
+        self.not_told = told.err();
+        self
     }
 
     /// How it has ended, if it does so within the time.
     pub(super) fn ended_within(&mut self, time: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + time;
         loop {
-            match self.0.try_wait() {
+            match self.child.try_wait() {
                 Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
                 status => return status.ok().flatten(),
             }
@@ -72,7 +95,7 @@ impl Successor {
     /// Ends it, and leaves no trace of it in the process table.
     pub(super) fn kill(&mut self) {
         // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -139,6 +139,29 @@ fn in_place_upgrades_lose_no_request() {
 }
 
 #[test]
+fn in_place_upgrades_lose_no_request_on_a_unix_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
+    let service = Service::start(Service::command().env(set::SPECS, &path));
+    service.wait_for("serving address=");
+    let load = Load::new(Target::Unix(path)).start();
+    let mut old = service.pid();
+    for switch in 1..=switches() {
+        let_run(&load);
+        send(old, Signal::SIGUSR2);
+        let new = number_after(
+            &service.wait_for_count("has taken over", switch as usize),
+            "process ",
+        );
+        eventually("the old process ends", || process::is_gone(old));
+        old = new;
+    }
+    let_run(&load);
+    let report = load.stop();
+    assert_eq!(report.failed(), 0, "{report}");
+}
+
+#[test]
 fn in_place_upgrades_lose_no_http2_stream() {
     let service = Service::start(
         program()

@@ -23,4 +23,6 @@ mod ports;
 mod process;
 mod serve;
 mod service;
+mod signals;
 mod starter;
+mod upgrade;

@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use graceful_listener::{Drain, Listeners, Upgrader, serve};
+use graceful_listener::{Drain, Listeners, PidFile, Upgrader, serve};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 
@@ -31,7 +31,12 @@ pub(crate) mod set {
     pub(crate) const PID_FILE: &str = "SERVICE_PID_FILE";
     pub(crate) const DRAIN_TIMEOUT_MS: &str = "SERVICE_DRAIN_TIMEOUT_MS";
     pub(crate) const UPGRADE_TIMEOUT_MS: &str = "SERVICE_UPGRADE_TIMEOUT_MS";
-    /// How generations after the first end, and where: `killed at bound`, `exit at start`, `hang at bound`.
+    /// The specifications of the next generation.
+    pub(crate) const NEXT_SPECS: &str = "SERVICE_NEXT_SPECS";
+    /// The number of the signal that upgrades.
+    pub(crate) const UPGRADE_SIGNAL: &str = "SERVICE_UPGRADE_SIGNAL";
+    /// What generations after the first do, and where: `killed at prepared`,
+    /// `exit at start`, `hang at inherited`, `wait at prepared`.
     pub(crate) const FAILURE: &str = "SERVICE_FAILURE";
     /// The failure lasts for as long as this file exists.
     pub(crate) const WHILE: &str = "SERVICE_FAILS_WHILE";
@@ -58,7 +63,23 @@ fn child_serves() {
     fail_if_told("inherited", generation);
     let mut upgrader = Upgrader::new(&listeners).unwrap();
     upgrader = upgrader.timeout(milliseconds(set::UPGRADE_TIMEOUT_MS, 60_000));
+    if let Ok(number) = env::var(set::UPGRADE_SIGNAL) {
+        upgrader = upgrader.signal(number.parse().unwrap());
+    }
+    if let Ok(specs) = env::var(set::NEXT_SPECS) {
+        upgrader = upgrader.before_spawn(move |command| {
+            command.env(set::SPECS, &specs);
+            Ok(())
+        });
+    }
     if let Some(path) = env::var_os(set::PID_FILE) {
+        if generation > 1
+            && env::var(set::FAILURE).is_ok_and(|failure| failure.ends_with("at pid file"))
+        {
+            let parent = std::os::unix::process::parent_id();
+            std::mem::forget(PidFile::take_over(&path, parent).unwrap());
+            fail_if_told("pid file", generation);
+        }
         upgrader = upgrader.pid_file(path).unwrap();
     }
     let addresses: Vec<_> = listeners
@@ -160,7 +181,8 @@ fn fail_if_told(step: &str, generation: u64) {
         return;
     };
     let first = generation < 2 || env::var_os("GRACEFUL_LISTENER").is_none();
-    if first || !PathBuf::from(path).exists() {
+    let lasts = || PathBuf::from(&path).exists();
+    if first || !lasts() {
         return;
     }
     match failure.split_once(" at ") {
@@ -170,6 +192,12 @@ fn fail_if_told(step: &str, generation: u64) {
             "hang" => loop {
                 std::thread::park();
             },
+            "wait" => {
+                eprintln!("waiting at {step}");
+                while lasts() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
             _ => panic!("{failure}"),
         },
         _ => {}
@@ -189,6 +217,18 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn command() -> Command {
         child::role(ROLE)
+    }
+
+    /// The service under another name, which is a copy of this binary.
+    pub(crate) fn as_program(path: &std::path::Path) -> Command {
+        let role = Self::command();
+        let mut command = Command::new(path);
+        command.args(role.get_args());
+        command.envs(
+            role.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        command
     }
 
     /// Starts a command that is the service or will start it.

@@ -1,0 +1,190 @@
+//! What signals do to a service, in a process of its own.
+
+use std::io::ErrorKind;
+use std::net::TcpStream;
+use std::process::Command;
+
+use graceful_listener::NotifyReceiver;
+use nix::sys::signal::Signal;
+
+use crate::child;
+use crate::drain::eventually;
+use crate::http::Client;
+use crate::process::is_gone;
+use crate::service::{Service, send, set};
+
+/// A client whose request has arrived and takes so many milliseconds.
+fn slow(service: &Service, milliseconds: u32) -> Client<TcpStream> {
+    let mut client = Client::connect(service.address()).unwrap();
+    client
+        .send(&format!(
+            "GET /sleep?ms={milliseconds} HTTP/1.1\r\nHost: test\r\n\r\n"
+        ))
+        .unwrap();
+    client
+}
+
+fn refuses(service: &Service) {
+    eventually(
+        "refused",
+        || matches!(TcpStream::connect(service.address()), Err(error) if error.kind() == ErrorKind::ConnectionRefused),
+    );
+}
+
+#[test]
+fn term_and_int_let_requests_finish() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut service = Service::on_a_port(&[]);
+        let mut client = slow(&service, 300);
+        service.signal(signal);
+        let response = client.response().unwrap();
+        assert_eq!(response.body, "slept 300 ms");
+        assert!(response.closes());
+        drop(client);
+        assert!(service.wait().success());
+        service.wait_for("generation 1 is done, cut 0 upgraded 0");
+    }
+}
+
+#[test]
+fn repeated_term_is_harmless() {
+    let mut service = Service::on_a_port(&[]);
+    let mut client = slow(&service, 500);
+    for count in 1..5 {
+        service.signal(Signal::SIGTERM);
+        service.wait_for_count("SIGTERM received", count);
+    }
+    // One interrupt is one wish more to end, not the order to do so at once.
+    service.signal(Signal::SIGINT);
+    service.wait_for("SIGINT received");
+    assert_eq!(client.response().unwrap().status(), 200);
+    drop(client);
+    assert!(service.wait().success());
+    service.wait_for("cut 0");
+}
+
+#[test]
+fn second_int_ends_at_once_and_says_what_it_has_cut() {
+    let mut service = Service::on_a_port(&[]);
+    let mut clients = [slow(&service, 60_000), slow(&service, 60_000)];
+    service.signal(Signal::SIGINT);
+    service.wait_for("draining 2 connections");
+    service.signal(Signal::SIGINT);
+    service.wait_for("2 connections were cut, 0 of them upgraded");
+    for client in &mut clients {
+        assert!(client.response().is_err());
+    }
+    assert!(service.wait().success());
+    service.wait_for("generation 1 is done, cut 2 upgraded 0");
+}
+
+#[test]
+fn deadline_of_the_drain_is_kept_and_reported() {
+    let mut service = Service::on_a_port(&[(set::DRAIN_TIMEOUT_MS, "200")]);
+    let _client = slow(&service, 60_000);
+    service.signal(Signal::SIGTERM);
+    service.wait_for("the drain has taken longer than 200ms");
+    service.wait_for("1 connections were cut");
+    assert!(service.wait().success());
+}
+
+#[test]
+fn health_check_fails_while_the_service_drains() {
+    let service = Service::on_a_port(&[]);
+    let mut probe = Client::connect(service.address()).unwrap();
+    assert_eq!(probe.get("/healthz").unwrap().status(), 200);
+    let _client = slow(&service, 60_000);
+    service.signal(Signal::SIGTERM);
+    refuses(&service);
+    assert_eq!(probe.get("/healthz").unwrap().status(), 503);
+}
+
+#[test]
+fn ready_is_said_when_the_service_can_be_reached_and_stopped() {
+    for _ in 0..10 {
+        let receiver = NotifyReceiver::bind().unwrap();
+        let mut command = Service::command();
+        let mut service = Service::start(
+            command
+                .env(set::SPECS, "127.0.0.1:0")
+                .env("NOTIFY_SOCKET", receiver.name()),
+        );
+        let mut ready = None;
+        eventually("ready", || {
+            ready = receiver.receive().unwrap();
+            ready.is_some()
+        });
+        let ready = ready.unwrap();
+        assert_eq!((ready.pid, ready.message.is_ready()), (service.pid(), true));
+        // The very next thing, which would kill a process that is not prepared.
+        let client = slow(&service, 100);
+        service.signal(Signal::SIGTERM);
+        let mut client = client;
+        assert_eq!(client.response().unwrap().status(), 200);
+        drop(client);
+        assert!(service.wait().success());
+        let mut stopping = None;
+        eventually("stopping", || {
+            stopping = receiver.receive().unwrap();
+            stopping.is_some()
+        });
+        let stopping = stopping.unwrap();
+        assert!(stopping.message.is_stopping());
+    }
+}
+
+#[test]
+fn service_without_anybody_to_notify_serves() {
+    for socket in ["/nonexistent/notify", "nonsense"] {
+        let service = Service::on_a_port(&[("NOTIFY_SOCKET", socket)]);
+        assert_eq!(
+            Client::connect(service.address())
+                .unwrap()
+                .get("/")
+                .unwrap()
+                .status(),
+            200
+        );
+        service.wait_for(if socket == "nonsense" {
+            "nobody will be notified"
+        } else {
+            "cannot notify"
+        });
+    }
+}
+
+#[test]
+fn worker_that_drains_through_several_restarts_answers() {
+    if !child::has("start_server") {
+        return;
+    }
+    let role = Service::command();
+    let mut starter = Command::new("start_server");
+    starter
+        .args(["--port=127.0.0.1:0", "--interval=1", "--"])
+        .arg(role.get_program())
+        .args(role.get_args());
+    starter.envs(
+        role.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let mut service = Service::start(&mut starter);
+    service.wait_for("serving address");
+    let first = service.generation(1).pid;
+    let mut client = slow(&service, 5000);
+    for restart in 1..4 {
+        service.signal(Signal::SIGHUP);
+        service.wait_for_count("killing old workers", restart);
+    }
+    service.wait_for_count("SIGTERM received", 3);
+    assert!(!is_gone(first));
+    let response = client.response().unwrap();
+    assert_eq!(
+        (response.status(), response.header("x-gen")),
+        (200, Some("1"))
+    );
+    drop(client);
+    eventually("it ends", || is_gone(first));
+    send(service.pid(), Signal::SIGTERM);
+    assert!(service.wait().success());
+}

@@ -1,0 +1,797 @@
+//! A process takes another one's place, or fails to and changes nothing.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use graceful_listener::{Listeners, NotifyMessage, NotifyReceiver, PidFile, Socket, Upgrader};
+use nix::sys::signal::Signal;
+
+use crate::child;
+use crate::drain::eventually;
+use crate::http::Client;
+use crate::load::{Load, Target};
+use crate::process::{children, command_line, descriptors, is_gone, link};
+use crate::service::{Service, send, set};
+
+fn generation_at(address: SocketAddr) -> String {
+    let mut client = Client::connect(address).unwrap();
+    let response = client.get("/").unwrap();
+    response.header("x-gen").unwrap().to_owned()
+}
+
+/// A service that fails when its next generation starts, while the file exists.
+fn failing(failure: &str, settings: &[(&str, &str)]) -> (Service, tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let while_file = directory.path().join("fails");
+    fs::write(&while_file, "").unwrap();
+    let mut command = Service::command();
+    command
+        .envs([(set::SPECS, "127.0.0.1:0"), (set::FAILURE, failure)])
+        .env(set::WHILE, &while_file);
+    let service = Service::start(command.envs(settings.iter().copied()));
+    service.wait_for("serving address");
+    (service, directory, while_file)
+}
+
+#[test]
+fn new_process_serves_on_the_same_socket_and_the_old_one_ends() {
+    let mut service = Service::on_a_port(&[]);
+    let (address, old) = (service.address(), service.pid());
+    assert_eq!(generation_at(address), "1");
+    service.signal(Signal::SIGUSR2);
+    let new = service.generation(2);
+    assert_eq!(new.origin, "Upgrade");
+    assert_eq!(new.addresses, [address.to_string()]);
+    assert!(service.wait().success());
+    assert_eq!(generation_at(address), "2");
+    service.wait_for(&format!(
+        "process {old}, which this one has replaced, has ended"
+    ));
+    send(new.pid, Signal::SIGTERM);
+    eventually("the new one ends", || is_gone(new.pid));
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn arguments_directory_and_name_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().canonicalize().unwrap();
+    let mut command = Service::command();
+    let service = Service::start(
+        command
+            .env(set::SPECS, "127.0.0.1:0")
+            .current_dir(&directory)
+            .env("PWD", "/"),
+    );
+    service.wait_for("serving address");
+    let expected = command_line(service.pid());
+    service.signal(Signal::SIGUSR2);
+    let new = service.generation(2).pid;
+    assert_eq!(command_line(new), expected);
+    assert_eq!(link(new, "cwd"), directory);
+}
+
+/// Every step of a start, and how it can end there.
+#[test]
+fn new_process_that_dies_at_any_step_leaves_the_old_one_serving() {
+    for failure in [
+        "killed at start",
+        "killed at inherited",
+        "killed at prepared",
+        "exit at start",
+        "exit at prepared",
+    ] {
+        let (mut service, _directory, while_file) = failing(failure, &[]);
+        let address = service.address();
+        let load = Load::new(Target::Tcp(address)).start();
+        eventually("load is on", || load.requests() > 100);
+        // The first failure may open what is kept open: threads, an epoll.
+        service.signal(Signal::SIGUSR2);
+        service.wait_for_count("not upgraded, serving on: new process", 1);
+        let sockets = |pid| {
+            descriptors(pid)
+                .into_iter()
+                .filter(|target| target.starts_with("pipe:"))
+                .count()
+        };
+        let before = sockets(service.pid());
+        for attempt in 2..5 {
+            service.signal(Signal::SIGUSR2);
+            let line = service.wait_for_count("not upgraded, serving on: new process", attempt);
+            let how = if failure.starts_with("exit") {
+                "exit status: 3"
+            } else {
+                "signal: 9 (SIGKILL)"
+            };
+            assert!(
+                line.contains("ended before it was ready") && line.ends_with(how),
+                "{failure}: {line}"
+            );
+            assert_eq!(generation_at(address), "1");
+        }
+        assert_eq!(
+            sockets(service.pid()),
+            before,
+            "{failure}: pipes are left open"
+        );
+        assert_eq!(
+            children(service.pid()),
+            [0; 0],
+            "{failure}: a process is left"
+        );
+        fs::remove_file(while_file).unwrap();
+        service.signal(Signal::SIGUSR2);
+        service.wait_for("has taken over");
+        assert!(service.wait().success());
+        let report = load.stop();
+        assert_eq!(report.failed(), 0, "{failure}: {report}");
+        assert_eq!(report.generations(), ["1", "2"]);
+    }
+}
+
+#[test]
+fn new_process_that_is_killed_at_any_time_leaves_the_old_one_serving() {
+    let service = Service::on_a_port(&[]);
+    let address = service.address();
+    let load = Load::new(Target::Tcp(address)).start();
+    let mut current = service.pid();
+    let mut killed = 0;
+    for delay in 0..40 {
+        let done = |service: &Service| {
+            let log = service.log();
+            let count = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+            (count("not upgraded, serving on"), count("has taken over"))
+        };
+        let before = done(&service);
+        send(current, Signal::SIGUSR2);
+        let mut new = None;
+        eventually("a new process", || {
+            new = children(current).first().copied();
+            new.is_some()
+        });
+        std::thread::sleep(Duration::from_micros(delay * 500));
+        let new = new.unwrap();
+        send(new, Signal::SIGKILL);
+        eventually("an outcome", || done(&service) != before);
+        if done(&service).1 != before.1 {
+            // Too late, it was ready: with it the service is gone.
+            break;
+        }
+        killed += 1;
+        assert!(!is_gone(current));
+        current = service.pid();
+    }
+    eprintln!("{killed} were killed in time");
+    assert!(killed > 3);
+    let outcome = load.stop();
+    if !is_gone(service.pid()) {
+        assert_eq!(outcome.failed(), 0, "{outcome}");
+    }
+}
+
+#[test]
+fn new_process_that_hangs_is_killed_after_the_timeout() {
+    let (service, _directory, _) = failing("hang at prepared", &[(set::UPGRADE_TIMEOUT_MS, "300")]);
+    let began = Instant::now();
+    service.signal(Signal::SIGUSR2);
+    let new = service.generation(2).pid;
+    service.wait_for(&format!(
+        "not upgraded, serving on: new process {new} was not ready within 300ms"
+    ));
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert!(is_gone(new));
+    assert_eq!(generation_at(service.address()), "1");
+}
+
+#[test]
+fn upgrades_happen_one_at_a_time() {
+    let (mut service, _directory, while_file) = failing("wait at prepared", &[]);
+    service.signal(Signal::SIGUSR2);
+    service.wait_for("waiting at prepared");
+    for _ in 0..3 {
+        service.signal(Signal::SIGUSR2);
+        service.wait_for("another upgrade will follow");
+    }
+    assert_eq!(children(service.pid()).len(), 1);
+    fs::remove_file(while_file).unwrap();
+    // The wish that came meanwhile goes to the successor.
+    let third = service.generation(3).pid;
+    assert!(service.wait().success());
+    eventually("the second ends too", || is_gone(service.generation(2).pid));
+    assert!(!is_gone(third));
+    assert_eq!(generation_at(service.address()), "3");
+    assert!(
+        !service
+            .log()
+            .iter()
+            .any(|line| line.starts_with("generation 4"))
+    );
+}
+
+#[test]
+fn upgrade_that_was_asked_for_during_one_that_fails_is_tried() {
+    let (service, _directory, while_file) =
+        failing("hang at prepared", &[(set::UPGRADE_TIMEOUT_MS, "1000")]);
+    service.signal(Signal::SIGUSR2);
+    service.generation(2);
+    service.signal(Signal::SIGUSR2);
+    service.wait_for("another upgrade will follow");
+    fs::remove_file(while_file).unwrap();
+    service.wait_for("was not ready within");
+    service.wait_for("has taken over");
+    assert_eq!(generation_at(service.address()), "2");
+}
+
+#[test]
+fn program_that_cannot_be_started_leaves_the_old_one_serving() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let service = Service::start(Service::as_program(&program).env(set::SPECS, "127.0.0.1:0"));
+    service.wait_for("serving address");
+    let away = directory.path().join("away");
+    fs::rename(&program, &away).unwrap();
+    service.signal(Signal::SIGUSR2);
+    service.wait_for(&format!(
+        "not upgraded, serving on: cannot start {}: ",
+        program.display()
+    ));
+    fs::write(&program, "not a program").unwrap();
+    service.signal(Signal::SIGUSR2);
+    service.wait_for_count("not upgraded, serving on: cannot start", 2);
+    assert_eq!(generation_at(service.address()), "1");
+    fs::remove_file(&program).unwrap();
+    fs::rename(&away, &program).unwrap();
+    service.signal(Signal::SIGUSR2);
+    service.wait_for("has taken over");
+    assert_eq!(generation_at(service.address()), "2");
+}
+
+#[test]
+fn switched_link_and_replaced_file_take_effect() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().canonicalize().unwrap();
+    let release = |name: &str| {
+        let release = directory.join(name);
+        fs::create_dir(&release).unwrap();
+        fs::copy(std::env::current_exe().unwrap(), release.join("program")).unwrap();
+        release
+    };
+    let (first, second) = (release("1"), release("2"));
+    let current = directory.join("current");
+    symlink(&first, &current).unwrap();
+    // By a relative path, from a directory that is itself behind the link.
+    let mut command = Service::as_program(Path::new("./program"));
+    let service = Service::start(
+        command
+            .env(set::SPECS, "127.0.0.1:0")
+            .current_dir(&current)
+            .env("PWD", &current),
+    );
+    service.wait_for("serving address");
+    assert_eq!(link(service.pid(), "exe"), first.join("program"));
+    let new_link = directory.join("new");
+    symlink(&second, &new_link).unwrap();
+    fs::rename(&new_link, &current).unwrap();
+    fs::remove_dir_all(&first).unwrap();
+    service.signal(Signal::SIGUSR2);
+    let new = service.generation(2).pid;
+    assert_eq!(link(new, "exe"), second.join("program"));
+    assert_eq!(link(new, "cwd"), second);
+    service.wait_for("has taken over");
+    // Replaced as a deploy replaces it: a new file under the old name.
+    let file = directory.join("file");
+    fs::copy(std::env::current_exe().unwrap(), &file).unwrap();
+    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+    let expected = inode(&file);
+    fs::rename(&file, second.join("program")).unwrap();
+    send(new, Signal::SIGUSR2);
+    let third = service.generation(3).pid;
+    assert_eq!(inode(Path::new(&format!("/proc/{third}/exe"))), expected);
+}
+
+#[test]
+fn program_is_found_again_in_the_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = format!("graceful-listener-test-{}", std::process::id());
+    fs::copy(
+        std::env::current_exe().unwrap(),
+        directory.path().join(&name),
+    )
+    .unwrap();
+    let path = std::env::join_paths(
+        std::iter::once(directory.path().to_owned())
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    );
+    let mut command = Service::as_program(Path::new(&name));
+    let service = Service::start(
+        command
+            .env(set::SPECS, "127.0.0.1:0")
+            .env("PATH", path.unwrap()),
+    );
+    service.wait_for("serving address");
+    service.signal(Signal::SIGUSR2);
+    let new = service.generation(2).pid;
+    assert_eq!(
+        link(new, "exe"),
+        directory.path().canonicalize().unwrap().join(&name)
+    );
+    assert_eq!(command_line(new), command_line(service.pid()));
+}
+
+#[test]
+fn nothing_but_the_intended_descriptors_goes_on() {
+    // Left open by whoever has started it, and never closed on exec.
+    let role = Service::command();
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "exec \"$@\" 9</etc/passwd", "sh"])
+        .arg(role.get_program())
+        .args(role.get_args());
+    shell.envs(
+        role.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let service = Service::start(shell.env(set::SPECS, "127.0.0.1:0 127.0.0.1:0"));
+    service.wait_for_count("serving address", 2);
+    assert!(
+        descriptors(service.pid())
+            .iter()
+            .any(|target| target == "/etc/passwd")
+    );
+    let count = |pid, prefix: &str| {
+        descriptors(pid)
+            .iter()
+            .filter(|target| target.starts_with(prefix))
+            .count()
+    };
+    let sockets = count(service.pid(), "socket:");
+    let mut current = service.pid();
+    for generation in 2..6 {
+        send(current, Signal::SIGUSR2);
+        let new = service.generation(generation).pid;
+        eventually("the old one ends", || is_gone(current));
+        current = new;
+        assert!(
+            !descriptors(current)
+                .iter()
+                .any(|target| target == "/etc/passwd")
+        );
+        assert_eq!(
+            count(current, "socket:"),
+            sockets,
+            "generation {generation}: {:#?}",
+            descriptors(current)
+        );
+    }
+    let mut client = Client::connect(service.address()).unwrap();
+    let seen = client.get("/descriptors").unwrap().body;
+    assert!(
+        !seen.contains("socket:") && !seen.contains("passwd"),
+        "{seen}"
+    );
+}
+
+#[test]
+fn pid_file_is_the_new_processes_as_soon_as_it_serves() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.pid");
+    let mut service = Service::on_a_port(&[(set::PID_FILE, path.to_str().unwrap())]);
+    let old = service.pid();
+    assert_eq!(PidFile::holder(&path).unwrap(), Some(old));
+    service.signal(Signal::SIGUSR2);
+    let new = service.generation(2).pid;
+    service.wait_for("has taken over");
+    assert_eq!(PidFile::holder(&path).unwrap(), Some(new));
+    assert!(service.wait().success());
+    assert_eq!(
+        fs::read_to_string(&path).unwrap(),
+        format!("{new}\n"),
+        "the old one leaves it alone"
+    );
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    send(new, Signal::SIGTERM);
+    eventually("it is removed", || !path.exists());
+}
+
+#[test]
+fn pid_file_of_a_new_process_that_fails_is_the_old_ones_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.pid");
+    let (service, _directory, _) = failing(
+        "killed at pid file",
+        &[(set::PID_FILE, path.to_str().unwrap())],
+    );
+    service.signal(Signal::SIGUSR2);
+    service.wait_for("not upgraded, serving on");
+    assert_eq!(PidFile::holder(&path).unwrap(), Some(service.pid()));
+    assert_eq!(
+        fs::read_to_string(&path).unwrap(),
+        format!("{}\n", service.pid())
+    );
+}
+
+#[test]
+fn second_service_with_the_same_pid_file_does_not_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.pid");
+    let first = Service::on_a_port(&[(set::PID_FILE, path.to_str().unwrap())]);
+    let mut second = Service::start(
+        Service::command()
+            .env(set::SPECS, "127.0.0.1:0")
+            .env(set::PID_FILE, &path),
+    );
+    assert!(!second.wait().success());
+    assert_eq!(PidFile::holder(&path).unwrap(), Some(first.pid()));
+}
+
+#[test]
+fn unix_sockets_file_goes_on_to_the_new_process_and_is_removed_by_the_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
+    let mut service = Service::start(Service::command().env(set::SPECS, &path));
+    service.wait_for("serving address");
+    service.signal(Signal::SIGUSR2);
+    let new = service.generation(2).pid;
+    assert!(service.wait().success());
+    let response = Client::connect_unix(&path).unwrap().get("/").unwrap();
+    assert_eq!(response.header("x-gen"), Some("2"));
+    send(new, Signal::SIGTERM);
+    eventually("it is removed", || !path.exists());
+}
+
+#[test]
+fn unix_sockets_file_outlives_a_new_process_that_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
+    let (mut service, _directory, _) =
+        failing("exit at prepared", &[(set::SPECS, path.to_str().unwrap())]);
+    service.signal(Signal::SIGUSR2);
+    service.wait_for("not upgraded, serving on");
+    Client::connect_unix(&path).unwrap().get("/").unwrap();
+    service.signal(Signal::SIGTERM);
+    assert!(service.wait().success());
+    assert!(!path.exists());
+}
+
+#[test]
+fn new_process_binds_what_is_new_and_closes_what_it_does_not_want() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
+    let mut service = Service::on_a_port(&[(set::NEXT_SPECS, path.to_str().unwrap())]);
+    let address = service.address();
+    service.signal(Signal::SIGUSR2);
+    assert_eq!(
+        service.generation(2).addresses,
+        [path.display().to_string()]
+    );
+    assert!(service.wait().success());
+    assert_eq!(
+        Client::connect_unix(&path)
+            .unwrap()
+            .get("/")
+            .unwrap()
+            .header("x-gen"),
+        Some("2")
+    );
+    assert!(
+        TcpStream::connect(address).is_err(),
+        "a socket that nobody serves is closed"
+    );
+}
+
+#[test]
+fn upgrade_signal_can_be_another_one() {
+    let number = (Signal::SIGHUP as i32).to_string();
+    let service = Service::on_a_port(&[(set::UPGRADE_SIGNAL, &number)]);
+    service.signal(Signal::SIGHUP);
+    service.wait_for("has taken over");
+    assert_eq!(generation_at(service.address()), "2");
+}
+
+#[test]
+fn termination_during_an_upgrade_ends_both() {
+    let (mut service, _directory, _) = failing("hang at prepared", &[]);
+    service.signal(Signal::SIGUSR2);
+    let new = service.generation(2).pid;
+    service.signal(Signal::SIGTERM);
+    assert!(service.wait().success());
+    eventually("the new one is gone", || is_gone(new));
+    service.wait_for("upgrade abandoned: this process is ending");
+}
+
+#[test]
+fn old_process_reports_if_its_successor_ends_before_it() {
+    let service = Service::on_a_port(&[]);
+    let mut client = Client::connect(service.address()).unwrap();
+    client
+        .send("GET /sleep?ms=60000 HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    // Accepted before, because connections are accepted in their order.
+    generation_at(service.address());
+    service.signal(Signal::SIGUSR2);
+    let new = service.generation(2).pid;
+    service.wait_for("has taken over");
+    send(new, Signal::SIGKILL);
+    service.wait_for(&format!(
+        "process {new} took over and has ended, signal: 9 (SIGKILL)"
+    ));
+}
+
+#[test]
+fn new_process_whose_predecessor_dies_before_it_is_ready_serves() {
+    let (mut service, _directory, while_file) = failing("wait at prepared", &[]);
+    let address = service.address();
+    service.signal(Signal::SIGUSR2);
+    service.wait_for("waiting at prepared");
+    service.signal(Signal::SIGKILL);
+    service.wait();
+    fs::remove_file(while_file).unwrap();
+    assert_eq!(generation_at(address), "2");
+    service.wait_for("which this one has replaced, has ended");
+}
+
+#[test]
+fn new_process_whose_predecessor_dies_before_it_looks_finds_its_sockets() {
+    let (mut service, _directory, while_file) = failing("wait at start", &[]);
+    let address = service.address();
+    service.signal(Signal::SIGUSR2);
+    service.wait_for("waiting at start");
+    service.signal(Signal::SIGKILL);
+    service.wait();
+    fs::remove_file(while_file).unwrap();
+    assert_eq!(service.generation(2).addresses, [address.to_string()]);
+    assert_eq!(generation_at(address), "2");
+}
+
+#[test]
+fn first_process_of_a_container_is_not_replaced() {
+    let probe = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--pid", "--fork", "true"])
+        .output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        eprintln!("left out: no new pid namespace can be made here");
+        return;
+    }
+    let role = Service::command();
+    let mut unshare = Command::new("unshare");
+    unshare.args([
+        "--user",
+        "--map-root-user",
+        "--pid",
+        "--fork",
+        "--kill-child",
+    ]);
+    unshare.arg(role.get_program()).args(role.get_args());
+    unshare.envs(
+        role.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let service = Service::start(unshare.env(set::SPECS, "127.0.0.1:0"));
+    service.wait_for("serving address");
+    let first = children(service.pid())[0];
+    send(first, Signal::SIGUSR2);
+    let line = service.wait_for("not upgraded, serving on: process 1 cannot be replaced");
+    assert!(line.contains("start_server"), "{line}");
+    assert!(!is_gone(first));
+}
+
+#[test]
+fn worker_of_a_super_daemon_is_not_replaced() {
+    if !child::has("start_server") {
+        return;
+    }
+    let role = Service::command();
+    let mut starter = Command::new("start_server");
+    starter
+        .args(["--port=127.0.0.1:0", "--"])
+        .arg(role.get_program())
+        .args(role.get_args());
+    starter.envs(
+        role.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let service = Service::start(&mut starter);
+    service.wait_for("serving address");
+    let worker = service.generation(1);
+    send(worker.pid, Signal::SIGUSR2);
+    service.wait_for("not upgraded, serving on: a super-daemon watches this process");
+    assert_eq!(generation_at(worker.addresses[0].parse().unwrap()), "1");
+}
+
+fn next(receiver: &NotifyReceiver) -> (u32, NotifyMessage) {
+    let mut received = None;
+    eventually("a notification", || {
+        received = receiver.receive().unwrap();
+        received.is_some()
+    });
+    let notification = received.unwrap();
+    (notification.pid, notification.message)
+}
+
+#[test]
+fn service_manager_is_told_who_the_main_process_is() {
+    let receiver = NotifyReceiver::bind().unwrap();
+    let (service, _directory, while_file) = failing(
+        "exit at prepared",
+        &[("NOTIFY_SOCKET", receiver.name().to_str().unwrap())],
+    );
+    let old = service.pid();
+    let (pid, message) = next(&receiver);
+    assert_eq!((pid, message.is_ready()), (old, true));
+
+    service.signal(Signal::SIGUSR2);
+    let (pid, message) = next(&receiver);
+    assert_eq!((pid, message.is_reloading()), (old, true));
+    assert!(message.value("MONOTONIC_USEC").is_some());
+    let (pid, message) = next(&receiver);
+    assert_eq!(
+        (pid, message.is_ready()),
+        (old, true),
+        "it goes on after a failure"
+    );
+    assert!(
+        message
+            .value("STATUS")
+            .unwrap()
+            .starts_with("still serving: new process"),
+        "{message}"
+    );
+    assert_eq!(message.value("MAINPID"), None);
+
+    fs::remove_file(while_file).unwrap();
+    service.signal(Signal::SIGUSR2);
+    assert!(next(&receiver).1.is_reloading());
+    let (pid, message) = next(&receiver);
+    let new = service
+        .log()
+        .iter()
+        .rev()
+        .find(|line| line.starts_with("generation 2 is process"))
+        .cloned()
+        .unwrap();
+    let new: u32 = new.split(' ').nth(4).unwrap().parse().unwrap();
+    assert_eq!(
+        (pid, message.value("MAINPID")),
+        (old, Some(new.to_string().as_str()))
+    );
+    assert!(message.is_ready());
+    let (pid, message) = next(&receiver);
+    assert_eq!(
+        (pid, message.value("BARRIER")),
+        (old, Some("1")),
+        "it waits until that is understood"
+    );
+    eventually("the old one ends", || is_gone(old));
+    send(new, Signal::SIGTERM);
+    let (pid, message) = next(&receiver);
+    assert_eq!(
+        (pid, message.is_stopping()),
+        (new, true),
+        "the old one has said nothing of stopping: {message}"
+    );
+    assert_eq!(message.value("EXTEND_TIMEOUT_USEC"), Some("30000000"));
+}
+
+#[test]
+fn watchdog_is_fed_and_goes_on_to_the_new_process() {
+    let receiver = NotifyReceiver::bind().unwrap();
+    let role = Service::command();
+    let mut shell = Command::new("sh");
+    // As systemd sets it: for this process alone.
+    shell
+        .args(["-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh"])
+        .arg(role.get_program())
+        .args(role.get_args());
+    shell.envs(
+        role.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    shell
+        .env(set::SPECS, "127.0.0.1:0")
+        .env("NOTIFY_SOCKET", receiver.name())
+        .env("WATCHDOG_USEC", "100000");
+    let service = Service::start(&mut shell);
+    let fed_by = |pid| {
+        let mut fed = 0;
+        eventually("the watchdog is fed", || {
+            while let Some(notification) = receiver.receive().unwrap() {
+                fed += u32::from(
+                    notification.pid == pid && notification.message.value("WATCHDOG") == Some("1"),
+                );
+            }
+            fed > 3
+        });
+    };
+    fed_by(service.pid());
+    service.signal(Signal::SIGUSR2);
+    fed_by(service.generation(2).pid);
+}
+
+const DIRECT: &str = "upgrade::child_upgrades_without_serving";
+
+/// Uses the upgrader itself, with sockets of every kind.
+#[test]
+fn child_upgrades_without_serving() {
+    if !child::plays(DIRECT) {
+        return;
+    }
+    let specs = std::env::var("SPECS").unwrap();
+    let listeners = Listeners::inherit_or_bind(specs.split(' ')).unwrap();
+    let upgrader = Upgrader::new(&listeners).unwrap().before_spawn(|command| {
+        command.env("TOLD", "by the predecessor");
+        Ok(())
+    });
+    for listener in &listeners {
+        let kind = match listener.socket() {
+            Socket::Tcp(_) => "tcp",
+            Socket::Udp(_) => "udp",
+            _ => "unix",
+        };
+        eprintln!("{} {kind} {}", listeners.generation(), listener.address());
+    }
+    if listeners.generation() == 2 {
+        eprintln!("told {:?}", std::env::var("TOLD"));
+        eprintln!("predecessor {}", upgrader.has_predecessor());
+        upgrader.ready().unwrap();
+        eventually("the predecessor ends", || !upgrader.has_predecessor());
+        eprintln!("predecessor gone");
+        return;
+    }
+    eprintln!("early: {}", upgrader.upgrade().unwrap_err());
+    upgrader.ready().unwrap();
+    eprintln!("predecessor {}", upgrader.has_predecessor());
+    let successor = upgrader.upgrade().unwrap();
+    eprintln!("successor {}", successor.id());
+    eprintln!("late: {}", upgrader.upgrade().unwrap_err());
+    let other = Upgrader::new(&listeners)
+        .unwrap()
+        .command("/nonexistent/program", ["argument"]);
+    other.ready().unwrap();
+    eprintln!("other: {}", other.upgrade().unwrap_err());
+    other.cancel();
+    eprintln!("cancelled: {}", other.upgrade().unwrap_err());
+}
+
+#[test]
+fn upgrader_works_without_serve_and_for_every_kind_of_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
+    let specs = format!(
+        "127.0.0.1:0 127.0.0.1:u0 {} @graceful-{}",
+        path.display(),
+        std::process::id()
+    );
+    let output = child::role(DIRECT)
+        .env("SPECS", specs)
+        .stdout(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    let said = |start: &str| {
+        let lines: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(start))
+            .map(str::to_owned)
+            .collect();
+        assert!(!lines.is_empty(), "{start}: {text}");
+        lines
+    };
+    assert_eq!(
+        said("1 "),
+        said("2 "),
+        "the sockets are the same, in the same order"
+    );
+    assert_eq!(said("1 ").len(), 4);
+    assert!(said("early: ")[0].contains("not ready itself yet"));
+    assert!(said("late: ")[0].contains("has taken over already"));
+    assert!(said("other: ")[0].contains("cannot start /nonexistent/program"));
+    assert!(said("cancelled: ")[0].contains("this process is ending"));
+    assert_eq!(said("told ")[0], "Ok(\"by the predecessor\")");
+    assert_eq!(said("predecessor "), ["false", "true", "gone"]);
+    assert!(!path.exists(), "the last one removes the file");
+}
