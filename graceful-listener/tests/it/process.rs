@@ -54,3 +54,29 @@ pub(crate) fn descriptors_of_a_child() -> Vec<String> {
         .map(str::to_owned)
         .collect()
 }
+
+/// The processes that this one has started and that still run.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let mut children = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        children.extend(
+            text.split_whitespace()
+                .map(|child| child.parse::<u32>().unwrap()),
+        );
+    }
+    children.retain(|&child| !is_gone(child));
+    children
+}
+
+pub(crate) fn command_line(pid: u32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap()
+}
+
+pub(crate) fn link(pid: u32, name: &str) -> PathBuf {
+    fs::read_link(format!("/proc/{pid}/{name}")).unwrap()
+}
