@@ -1,5 +1,6 @@
 //! Tests of the crate's public interface.
 
+#![expect(clippy::print_stderr, reason = "people are told what was left out")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod allocations;
@@ -12,8 +13,10 @@ mod golden;
 mod lines;
 mod outputs;
 mod parse;
+mod readers;
 mod record;
 mod redaction;
 mod server;
 mod sinks;
 mod strftime;
+mod traffic;
