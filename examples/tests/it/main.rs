@@ -1,0 +1,6 @@
+//! The real programs, run as their users run them.
+
+mod client;
+mod deploy;
+mod program;
+mod standalone;

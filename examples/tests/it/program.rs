@@ -1,0 +1,119 @@
+//! A program of the workspace under test: started, watched, ended.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+/// Generous: a debug build on two busy cores.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(crate) struct Program {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Program {
+    /// Starts the command, which tells what it does on standard error.
+    pub(crate) fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines() {
+                let Ok(line) = line else { return };
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// Reads standard error up to the first line, read before or not, that
+    /// `pick` makes something of.
+    pub(crate) fn wait_for_line<T>(&mut self, what: &str, pick: impl Fn(&str) -> Option<T>) -> T {
+        if let Some(found) = self.seen.iter().find_map(|line| pick(line)) {
+            return found;
+        }
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("never said {what}; it said:\n{}", self.seen.join("\n"));
+            };
+            let found = pick(&line);
+            self.seen.push(line);
+            if let Some(found) = found {
+                return found;
+            }
+        }
+    }
+
+    pub(crate) fn wait_for_address(&mut self) -> SocketAddr {
+        self.wait_for_line("where it listens", |line| {
+            let (_, address) = line.split_once("http://")?;
+            address.split_whitespace().next()?.parse().ok()
+        })
+    }
+
+    pub(crate) fn id(&self) -> libc::pid_t {
+        libc::pid_t::try_from(self.child.id()).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args(["-s", signal, &self.id().to_string()]).status();
+        assert!(status.unwrap().success(), "could not send {signal}");
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("still running; it said:\n{}", self.seen.join("\n"));
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until `done` gives something.
+pub(crate) fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = done() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never saw {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub(crate) fn service() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_service"))
+}
+
+/// A program of another package of the workspace, built when `cargo test` was
+/// told of this package alone.
+pub(crate) fn sibling(name: &str, package: &str) -> Command {
+    let path: PathBuf = Path::new(env!("CARGO_BIN_EXE_service")).with_file_name(name);
+    if !path.exists() {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--package", package, "--features", "cli", "--bin", name]);
+        assert!(build.status().unwrap().success(), "{build:?}");
+    }
+    Command::new(path)
+}
