@@ -14,7 +14,7 @@ pub struct Link {
     pub url: String,
     /// How often it was followed.
     pub hits: i64,
-    /// When it was stored, in seconds since 1970-01-01 UTC.
+    /// When it was stored, in milliseconds since 1970-01-01 UTC.
     pub created_at: i64,
 }
 

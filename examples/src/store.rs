@@ -1,10 +1,12 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use sql_trace::SharedTracer;
+use sql_trace::mysql::{MySqlPool, MySqlPoolOptions};
+use sql_trace::postgres::{PgPool, PgPoolOptions};
+use sql_trace::sqlite::{SqlitePool, SqlitePoolOptions};
 use sqlx::migrate::MigrateError;
-use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
-use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 
 use crate::{Code, Link, Target};
 
@@ -17,13 +19,14 @@ pub struct Store {
 impl Store {
     /// Connects to the database that `url` names (`sqlite:`, `postgres:`,
     /// `mysql:` or `mariadb:`) and brings its tables up to date. An SQLite
-    /// file is created when it is not there.
+    /// file is created when it is not there. `tracer` is told of every
+    /// statement.
     ///
     /// # Errors
     ///
     /// When the URL is of no known scheme, the database cannot be reached, or
     /// its tables cannot be brought up to date.
-    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+    pub async fn connect(url: &str, tracer: SharedTracer) -> Result<Self, StoreError> {
         let failed = |error| StoreError::new("connect", error);
         let pool = match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite") => {
@@ -32,15 +35,21 @@ impl Store {
                     .create_if_missing(true)
                     .journal_mode(SqliteJournalMode::Wal)
                     .busy_timeout(PATIENCE);
-                let pool = SqlitePoolOptions::new().acquire_timeout(PATIENCE);
+                let pool = SqlitePoolOptions::new()
+                    .tracer(tracer)
+                    .acquire_timeout(PATIENCE);
                 Pool::Sqlite(pool.connect_with(options).await.map_err(failed)?)
             }
             Some("postgres" | "postgresql") => {
-                let pool = PgPoolOptions::new().acquire_timeout(PATIENCE);
+                let pool = PgPoolOptions::new()
+                    .tracer(tracer)
+                    .acquire_timeout(PATIENCE);
                 Pool::Postgres(pool.connect(url).await.map_err(failed)?)
             }
             Some("mysql" | "mariadb") => {
-                let pool = MySqlPoolOptions::new().acquire_timeout(PATIENCE);
+                let pool = MySqlPoolOptions::new()
+                    .tracer(tracer)
+                    .acquire_timeout(PATIENCE);
                 Pool::MySql(pool.connect(url).await.map_err(failed)?)
             }
             _ => {
@@ -71,10 +80,7 @@ impl Store {
     /// When the database fails.
     pub async fn insert(&self, target: &Target) -> Result<Link, StoreError> {
         let failed = |error| StoreError::new("insert a link", error);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let created_at = i64::try_from(now).unwrap_or(i64::MAX);
         loop {
             let code = Code::random().map_err(|e| failed(sqlx::Error::Io(e.into())))?;

@@ -3,6 +3,6 @@ CREATE TABLE links (
     code       VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     url        TEXT   NOT NULL,
     hits       BIGINT NOT NULL DEFAULT 0,
-    created_at BIGINT NOT NULL, -- seconds since 1970-01-01 UTC
+    created_at BIGINT NOT NULL, -- milliseconds since 1970-01-01 UTC
     INDEX links_newest (created_at DESC)
 );

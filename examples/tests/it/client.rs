@@ -30,8 +30,11 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
 
 /// `headers`: whole lines, each with its CRLF.
 pub(crate) fn get_with(address: SocketAddr, path: &str, headers: &str) -> Answer {
-    send(address, &format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}Connection: close\r\n\r\n"))
-        .unwrap_or_else(|e| panic!("GET {path}: {e}"))
+    send(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}Connection: close\r\n\r\n"),
+    )
+    .unwrap_or_else(|e| panic!("GET {path}: {e}"))
 }
 
 pub(crate) fn post(address: SocketAddr, path: &str, content_type: &str, body: &str) -> Answer {
@@ -52,11 +55,24 @@ pub(crate) fn send(address: SocketAddr, request: &str) -> io::Result<Answer> {
     stream.write_all(request.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
-    let cut = || io::Error::new(io::ErrorKind::UnexpectedEof, format!("answer cut: {text:?}"));
+    let cut = || {
+        io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("answer cut: {text:?}"),
+        )
+    };
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(cut)?;
-    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(cut)?;
-    let answer = Answer { status, head: head.to_owned(), body: body.to_owned() };
-    match answer.header("content-length").map(str::parse) {
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .ok_or_else(cut)?;
+    let answer = Answer {
+        status,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    };
+    match answer.header("content-length").map(str::parse::<usize>) {
         Some(Ok(length)) if body.len() != length && !request.starts_with("HEAD") => Err(cut()),
         _ => Ok(answer),
     }

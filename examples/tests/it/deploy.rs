@@ -21,7 +21,10 @@ fn a_hup_in_the_middle_of_requests_fails_none_and_each_has_its_line() {
     let mut starter = Program::start(command);
     let address = starter.wait_for_address();
     eventually("the first generation", || {
-        read_lines(&dir.path().join("status")).first()?.starts_with("1:").then_some(())
+        read_lines(&dir.path().join("status"))
+            .first()?
+            .starts_with("1:")
+            .then_some(())
     });
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -52,9 +55,16 @@ fn a_hup_in_the_middle_of_requests_fails_none_and_each_has_its_line() {
     }
     starter.signal("TERM");
     assert_eq!(starter.wait().code(), Some(0));
-    assert!(send(address, "GET / HTTP/1.0\r\n\r\n").is_err(), "nobody listens any more");
+    assert!(
+        send(address, "GET / HTTP/1.0\r\n\r\n").is_err(),
+        "nobody listens any more"
+    );
 
     let lines = read_lines(&dir.path().join("logs/access.log"));
     let answered = usize::try_from(answered.load(Ordering::Relaxed)).unwrap();
-    assert_eq!(lines.len(), answered, "one access line per request, over three generations");
+    assert_eq!(
+        lines.len(),
+        answered,
+        "one access line per request, over three generations"
+    );
 }

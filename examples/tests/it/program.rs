@@ -19,9 +19,18 @@ pub(crate) struct Program {
 
 impl Program {
     /// Starts the command, which tells what it does on standard error.
-    pub(crate) fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_with_output(command, Stdio::null())
+    }
+
+    pub(crate) fn start_with_output(mut command: Command, output: impl Into<Stdio>) -> Self {
+        command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -32,7 +41,11 @@ impl Program {
                 }
             }
         });
-        Self { child, lines, seen: Vec::new() }
+        Self {
+            child,
+            lines,
+            seen: Vec::new(),
+        }
     }
 
     /// Reads standard error up to the first line, read before or not, that
@@ -67,7 +80,9 @@ impl Program {
     }
 
     pub(crate) fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args(["-s", signal, &self.id().to_string()]).status();
+        let status = Command::new("kill")
+            .args(["-s", signal, &self.id().to_string()])
+            .status();
         assert!(status.unwrap().success(), "could not send {signal}");
     }
 
@@ -112,7 +127,15 @@ pub(crate) fn sibling(name: &str, package: &str) -> Command {
     let path: PathBuf = Path::new(env!("CARGO_BIN_EXE_service")).with_file_name(name);
     if !path.exists() {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--package", package, "--features", "cli", "--bin", name]);
+        build.args([
+            "build",
+            "--package",
+            package,
+            "--features",
+            "cli",
+            "--bin",
+            name,
+        ]);
         assert!(build.status().unwrap().success(), "{build:?}");
     }
     Command::new(path)
