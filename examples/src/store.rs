@@ -80,7 +80,10 @@ impl Store {
     /// When the database fails.
     pub async fn insert(&self, target: &Target) -> Result<Link, StoreError> {
         let failed = |error| StoreError::new("insert a link", error);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis();
         let created_at = i64::try_from(now).unwrap_or(i64::MAX);
         loop {
             let code = Code::random().map_err(|e| failed(sqlx::Error::Io(e.into())))?;

@@ -31,7 +31,7 @@ impl Program {
         let mut child = command
             .spawn()
             .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().expect("standard error is a pipe"));
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             for line in stderr.lines() {
@@ -76,20 +76,23 @@ impl Program {
     }
 
     pub(crate) fn id(&self) -> libc::pid_t {
-        libc::pid_t::try_from(self.child.id()).unwrap()
+        libc::pid_t::try_from(self.child.id()).expect("a pid")
     }
 
     pub(crate) fn signal(&self, signal: &str) {
         let status = Command::new("kill")
             .args(["-s", signal, &self.id().to_string()])
             .status();
-        assert!(status.unwrap().success(), "could not send {signal}");
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "could not send {signal}"
+        );
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
         while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
                 return status;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -136,7 +139,10 @@ pub(crate) fn sibling(name: &str, package: &str) -> Command {
             "--bin",
             name,
         ]);
-        assert!(build.status().unwrap().success(), "{build:?}");
+        assert!(
+            build.status().is_ok_and(|status| status.success()),
+            "{build:?}"
+        );
     }
     Command::new(path)
 }

@@ -279,7 +279,7 @@ fn wrong_options_are_refused_with_the_value_and_the_reason() {
         (&["--drain-timeout=-1s"], &["-1s", "--drain-timeout"]),
         (&["--database-url", "oracle://x"], &["sqlite:"]),
         (&["--access-log", "logs/%Q.log"], &["%Q"]),
-        (&["--listen", "nowhere"], &["nowhere"]),
+        (&["--listen", "127.0.0.1:99999"], &["99999"]),
         (&["--no-such-option"], &["--no-such-option"]),
     ] {
         let output = service().current_dir(&dir).args(options).output().unwrap();
@@ -318,7 +318,7 @@ fn help_documents_every_option_with_its_default() {
 
 /// Starts the service in a directory of its own.
 fn start(options: &[&str]) -> (TempDir, Program) {
-    let dir = TempDir::new().unwrap();
+    let dir = TempDir::new().expect("a directory");
     let mut command: Command = service();
     command
         .current_dir(&dir)
@@ -334,7 +334,7 @@ pub(crate) fn read_lines(path: &Path) -> Vec<String> {
 
 /// Whether somebody has an established connection to this local port.
 fn connected(port: u16) -> bool {
-    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let sockets = std::fs::read_to_string("/proc/net/tcp").expect("procfs");
     let local = format!(":{port:04X}");
     sockets.lines().skip(1).any(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
