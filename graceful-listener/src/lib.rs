@@ -1,6 +1,8 @@
 //! Takes over listening sockets, drains gracefully and deploys without losing a request.
 
 mod address;
+mod daemonize;
+mod detach;
 #[cfg(feature = "serve")]
 mod drain;
 mod inherit;
@@ -24,6 +26,7 @@ mod upgrade;
 mod watch;
 
 pub use address::Address;
+pub use daemonize::{Daemon, Daemonize, DaemonizeError};
 #[cfg(feature = "serve")]
 pub use drain::{Drain, Served};
 pub use inherit::InheritError;

@@ -16,12 +16,11 @@ use std::ptr;
 use nix::libc::{self, c_int, pid_t};
 
 pub(crate) use self::cgroup::Cgroup;
-pub(crate) use self::detach::{Side, detach};
+pub(crate) use crate::detach::{Side, detach};
 pub(crate) use self::exit::Exit;
 pub(crate) use self::signal::{Signal, UnknownSignal};
 
 mod cgroup;
-mod detach;
 mod exit;
 mod signal;
 

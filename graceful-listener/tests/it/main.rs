@@ -11,6 +11,7 @@
 
 mod child;
 
+mod daemonize;
 mod drain;
 mod hot_deploy;
 mod http;
