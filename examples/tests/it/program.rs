@@ -69,9 +69,8 @@ impl Program {
     }
 
     pub(crate) fn wait_for_address(&mut self) -> SocketAddr {
-        self.wait_for_line("where it listens", |line| {
-            let (_, address) = line.split_once("http://")?;
-            address.split_whitespace().next()?.parse().ok()
+        self.wait_for_line("that it serves", |line| {
+            line.split_once("serving address=")?.1.parse().ok()
         })
     }
 
