@@ -91,7 +91,7 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> SystemTime {
         match &self.source {
-            Source::System => from_nanos(system_nanos()),
+            Source::System => UNIX_EPOCH + Duration::from_nanos(system_nanos().unsigned_abs()),
             Source::Own(now) => now(),
         }
     }
@@ -145,13 +145,33 @@ pub(crate) fn to_nanos(time: SystemTime) -> i64 {
     }
 }
 
-pub(crate) fn from_nanos(nanos: i64) -> SystemTime {
-    let distance = Duration::from_nanos(nanos.unsigned_abs());
-    if nanos < 0 {
-        UNIX_EPOCH - distance
-    } else {
-        UNIX_EPOCH + distance
+/// Splits a time into whole seconds since 1970 and what is left.
+pub(crate) fn seconds_and_nanos(time: SystemTime) -> (i64, u32) {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => (
+            i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            after.subsec_nanos(),
+        ),
+        Err(before) => {
+            let before = before.duration();
+            let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            match before.subsec_nanos() {
+                0 => (-seconds, 0),
+                nanos => (-seconds - 1, 1_000_000_000 - nanos),
+            }
+        }
     }
+}
+
+/// Returns the time of some seconds since 1970.
+pub(crate) fn from_seconds(seconds: i64) -> SystemTime {
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    let time = if seconds < 0 {
+        UNIX_EPOCH.checked_sub(distance)
+    } else {
+        UNIX_EPOCH.checked_add(distance)
+    };
+    time.unwrap_or(UNIX_EPOCH)
 }
 
 /// Reads a clock that nobody can set, in nanoseconds.

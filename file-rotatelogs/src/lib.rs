@@ -11,6 +11,8 @@ mod line;
 mod link;
 mod lock;
 mod log_file;
+#[cfg(feature = "tracing-subscriber")]
+mod make_writer;
 mod non_blocking;
 mod open_file;
 mod pattern;

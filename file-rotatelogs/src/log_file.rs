@@ -3,7 +3,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::clock::{NANOS, from_nanos};
+use crate::clock::from_seconds;
 
 /// A file that a [`Pattern`](crate::Pattern) wrote, as its path tells.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -46,8 +46,7 @@ impl LogFile {
     /// `None` when the pattern leaves open which it is, as `log.%H` does.
     #[must_use]
     pub fn time(&self) -> Option<SystemTime> {
-        self.time
-            .map(|seconds| from_nanos(seconds.saturating_mul(NANOS)))
+        self.time.map(from_seconds)
     }
 
     pub(crate) fn form(&self) -> Form {

@@ -1,12 +1,13 @@
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::SystemTime;
 
 use crate::PatternError;
-use crate::clock::{Clock, NANOS, to_nanos};
+use crate::clock::{Clock, seconds_and_nanos};
 use crate::log_file::LogFile;
 use crate::stamp::Stamp;
 use crate::zone::Zone;
@@ -44,6 +45,8 @@ use directive::{Field, Item};
 pub struct Pattern {
     text: Vec<u8>,
     items: Vec<Item>,
+    /// Where in the text the zone's offset is shown.
+    offsets: Vec<Range<usize>>,
 }
 
 impl Pattern {
@@ -55,13 +58,14 @@ impl Pattern {
     /// called by; the error tells the byte.
     pub fn new(text: impl AsRef<Path>) -> Result<Self, PatternError> {
         let text = text.as_ref().as_os_str().as_bytes();
-        let items = directive::parse(text)?;
+        let directive::Parsed { items, offsets } = directive::parse(text)?;
         match text.rsplit(|&byte| byte == b'/').next() {
             None | Some(b"") => Err(PatternError::new(text.len(), "no file name")),
             Some(b"." | b"..") => Err(PatternError::new(text.len(), "a directory's name")),
             Some(_) => Ok(Self {
                 text: text.to_vec(),
                 items,
+                offsets,
             }),
         }
     }
@@ -69,7 +73,8 @@ impl Pattern {
     /// Returns the path that the pattern makes of a time.
     #[must_use]
     pub fn path_at(&self, time: SystemTime, clock: &Clock) -> PathBuf {
-        self.render_at(clock.zone_ref(), to_nanos(time))
+        let (seconds, nanos) = seconds_and_nanos(time);
+        self.render_at(clock.zone_ref(), seconds, nanos)
     }
 
     /// Tells when and how this pattern wrote the file of this path, or `None` if it did
@@ -81,14 +86,14 @@ impl Pattern {
     #[must_use]
     pub fn parse(&self, path: &Path, clock: &Clock) -> Option<LogFile> {
         LogFile::parse(path, |base| {
-            self.time_of(base.as_os_str().as_bytes(), clock.zone_ref(), clock.nanos())
+            self.time_of(base.as_os_str().as_bytes(), clock)
         })
     }
 
-    /// Renders the exact present, at which a path never comes twice by the pattern's
-    /// fault.
-    pub(crate) fn render_at(&self, zone: &Zone, nanos: i64) -> PathBuf {
-        Stamp::at(zone, nanos).map_or_else(|| self.literal(), |stamp| self.render(&stamp))
+    /// Renders a moment.
+    pub(crate) fn render_at(&self, zone: &Zone, instant: i64, nanos: u32) -> PathBuf {
+        Stamp::shown(zone, instant, zone.local_time(instant), nanos)
+            .map_or_else(|| self.literal(), |stamp| self.render(&stamp))
     }
 
     /// Renders the name of a period.
@@ -98,11 +103,11 @@ impl Pattern {
     }
 
     /// Returns the time at which a base path of this pattern begins.
-    pub(crate) fn time_of(&self, path: &[u8], zone: &Zone, now: i64) -> Option<Option<i64>> {
+    fn time_of(&self, path: &[u8], clock: &Clock) -> Option<Option<i64>> {
         let found = inverse::Search {
             pattern: self,
-            zone,
-            latest: now.div_euclid(NANOS) + 86_400,
+            zone: clock.zone_ref(),
+            latest: seconds_and_nanos(clock.now()).0,
         }
         .find(path)?;
         Some(self.is_calendar().then_some(found))
@@ -141,6 +146,7 @@ impl Pattern {
         let minute = has(&[Field::Minute]);
         let steps = [
             (has(&[Field::Fraction]), has(&[Field::Second])),
+            (has(&[Field::Hour12]), hour),
             (has(&[Field::Second]), minute),
             (minute, hour),
             (has(&[Field::Hour24, Field::Hour12, Field::Meridiem]), day),
@@ -197,10 +203,19 @@ impl Pattern {
     }
 
     fn render(&self, stamp: &Stamp<'_>) -> PathBuf {
-        strftime::bytes::strftime(stamp, &self.text).map_or_else(
-            |_| self.literal(),
-            |path| PathBuf::from(std::ffi::OsString::from_vec(path)),
-        )
+        let mut path = Vec::with_capacity(self.text.len() + 32);
+        let mut from = 0;
+        for offset in &self.offsets {
+            if strftime::io::strftime(stamp, &self.text[from..offset.start], &mut path).is_err() {
+                return self.literal();
+            }
+            path.extend(stamp.offset(&self.text[offset.clone()]));
+            from = offset.end;
+        }
+        match strftime::io::strftime(stamp, &self.text[from..], &mut path) {
+            Ok(()) => PathBuf::from(OsString::from_vec(path)),
+            Err(_) => self.literal(),
+        }
     }
 
     /// A name for a time so far off that no calendar reaches it.

@@ -336,12 +336,14 @@ impl Shared {
     #[cold]
     fn state_after_tending(&self, length: usize) -> RwLockReadGuard<'_, State> {
         let has_file = self.view(|_| ()).is_some();
-        // When another thread is at it, the record goes to the file as it is.
-        if let Some(rotor) = if has_file {
-            self.rotor.try_lock()
+        // Another thread may be at it. Its rotation is worth waiting for, so that no file
+        // grows past its limit, but no more than that: then the file is written as it is.
+        let rotor = if has_file {
+            self.rotor.try_lock_for(LONGEST_STALL)
         } else {
             Some(self.rotor.lock())
-        } {
+        };
+        if let Some(rotor) = rotor {
             // Told as an event; the record goes where it can.
             if let Err(error) = self.tend_with(rotor, Occasion::Record(length))
                 && !has_file
@@ -473,6 +475,9 @@ impl Shared {
         Ok(())
     }
 }
+
+/// How long a record may wait for another thread that rotates.
+const LONGEST_STALL: Duration = Duration::from_millis(1);
 
 /// So many bytes are worth a system call; with more, others would wait for it.
 const BATCH: usize = 256 * 1024;

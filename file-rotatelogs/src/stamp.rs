@@ -12,13 +12,6 @@ pub(crate) struct Stamp<'z> {
 }
 
 impl<'z> Stamp<'z> {
-    /// Shows an instant (in nanoseconds) as the zone's clocks do.
-    pub(crate) fn at(zone: &'z Zone, nanos: i64) -> Option<Self> {
-        let instant = nanos.div_euclid(1_000_000_000);
-        let fraction = u32::try_from(nanos.rem_euclid(1_000_000_000)).ok()?;
-        Self::shown(zone, instant, zone.local_time(instant), fraction)
-    }
-
     /// Shows a local time that belongs to an instant but need not be what the clocks
     /// show then: the nominal beginning of a period that the clocks jumped into.
     pub(crate) fn shown(zone: &'z Zone, instant: i64, local: i64, nanos: u32) -> Option<Self> {
@@ -29,6 +22,24 @@ impl<'z> Stamp<'z> {
             offset,
             name,
         })
+    }
+
+    /// Writes the zone's offset by a directive for it.
+    ///
+    /// The strftime package writes one digit too many for zones ten hours or more behind
+    /// UTC, so it is given the amount, and the sign is set here.
+    pub(crate) fn offset(&self, directive: &[u8]) -> Vec<u8> {
+        let ahead = Self {
+            offset: self.offset.abs(),
+            ..*self
+        };
+        let mut text = strftime::bytes::strftime(&ahead, directive).unwrap_or_default();
+        if self.offset < 0
+            && let Some(sign) = text.iter_mut().find(|byte| **byte == b'+')
+        {
+            *sign = b'-';
+        }
+        text
     }
 }
 

@@ -75,7 +75,11 @@ impl Target {
         match settings.cadence.length() {
             None => Self {
                 period: None,
-                base: settings.pattern.render_at(settings.clock.zone_ref(), wall),
+                base: settings.pattern.render_at(
+                    settings.clock.zone_ref(),
+                    wall.div_euclid(NANOS),
+                    u32::try_from(wall.rem_euclid(NANOS)).unwrap_or(0),
+                ),
             },
             Some(length) => {
                 let zone = settings.clock.zone_ref();

@@ -27,7 +27,7 @@ pub(crate) enum Instants {
 
 impl Zone {
     pub(crate) fn utc() -> Self {
-        Self(Arc::new(TimeZone::utc()))
+        Self::constant(0, "UTC").unwrap_or_else(|| Self(Arc::new(TimeZone::utc())))
     }
 
     pub(crate) fn local() -> Self {
@@ -35,19 +35,10 @@ impl Zone {
             Ok(text) => TimeZone::from_posix_tz(&text),
             Err(_) => TimeZone::local(),
         };
-        Self(Arc::new(zone.unwrap_or_else(|_| TimeZone::utc())))
+        zone.map_or_else(|_| Self::utc(), |zone| Self(Arc::new(zone)))
     }
 
     pub(crate) fn fixed(seconds: i32) -> Result<Self, Error> {
-        let refuse = || {
-            Error::refused(
-                "clock",
-                format!("an offset of {seconds} seconds from UTC is not less than 24 hours"),
-            )
-        };
-        if seconds.unsigned_abs() >= 86_400 {
-            return Err(refuse());
-        }
         // Named as the time zone database names zones that have no letters: +09, -0330.
         let hours = seconds.unsigned_abs() / 3600;
         let minutes = seconds.unsigned_abs() / 60 % 60;
@@ -57,10 +48,19 @@ impl Zone {
             (_, 0) => format!("{sign}{hours:02}"),
             _ => format!("{sign}{hours:02}{minutes:02}"),
         };
-        let kind =
-            LocalTimeType::new(seconds, false, Some(name.as_bytes())).map_err(|_| refuse())?;
-        let zone = TimeZone::new(Vec::new(), vec![kind], Vec::new(), None).map_err(|_| refuse())?;
-        Ok(Self(Arc::new(zone)))
+        Some(seconds)
+            .filter(|seconds| seconds.unsigned_abs() < 86_400)
+            .and_then(|seconds| Self::constant(seconds, &name))
+            .ok_or_else(|| {
+                let problem = format!("{seconds} seconds from UTC are not less than 24 hours");
+                Error::refused("clock", problem)
+            })
+    }
+
+    fn constant(seconds: i32, name: &str) -> Option<Self> {
+        let kind = LocalTimeType::new(seconds, false, Some(name.as_bytes())).ok()?;
+        let zone = TimeZone::new(Vec::new(), vec![kind], Vec::new(), None).ok()?;
+        Some(Self(Arc::new(zone)))
     }
 
     pub(crate) fn named(name: &str) -> Result<Self, Error> {
@@ -83,6 +83,14 @@ impl Zone {
             &TimeZone::as_ref(&self.0).local_time_types()[index]
         });
         (kind.ut_offset(), kind.time_zone_designation())
+    }
+
+    /// Lists all names that the zone ever has.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        TimeZone::as_ref(&self.0)
+            .local_time_types()
+            .iter()
+            .map(LocalTimeType::time_zone_designation)
     }
 
     pub(crate) fn offset(&self, instant: i64) -> i64 {
@@ -138,14 +146,7 @@ impl Zone {
 
 impl fmt::Debug for Zone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(
-                TimeZone::as_ref(&self.0)
-                    .local_time_types()
-                    .iter()
-                    .map(|kind| kind.time_zone_designation()),
-            )
-            .finish()
+        f.debug_list().entries(self.names()).finish()
     }
 }
 

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use crate::PatternError;
 
 /// A piece of a pattern: text, or one value of the time.
@@ -6,10 +8,11 @@ pub(crate) enum Item {
     Literal(Vec<u8>),
     /// Any number of spaces or zeros, before something wider than it needs.
     Padding,
-    /// A value, written in at least `width` bytes.
+    /// A value, written in so many bytes.
     Field {
         field: Field,
-        width: usize,
+        least: usize,
+        most: usize,
     },
 }
 
@@ -76,22 +79,60 @@ impl Field {
     }
 }
 
+impl Field {
+    /// Returns how many bytes the value takes, at least and at most, when nothing is said.
+    fn length(self) -> (usize, usize) {
+        match self {
+            Self::Year | Self::IsoYear => (4, 4),
+            Self::YearDay => (3, 3),
+            Self::Weekday0 | Self::Weekday1 => (1, 1),
+            Self::MonthName | Self::WeekdayName => (3, 9),
+            Self::ZoneName => (1, 10),
+            Self::Epoch => (1, 13),
+            Self::Fraction => (0, 0),
+            _ => (2, 2),
+        }
+    }
+
+    fn is_name(self) -> bool {
+        matches!(
+            self,
+            Self::MonthName | Self::WeekdayName | Self::Meridiem | Self::ZoneName
+        )
+    }
+}
+
+/// A pattern taken apart.
+pub(crate) struct Parsed {
+    pub(crate) items: Vec<Item>,
+    /// Where in the text the zone's offset is shown.
+    pub(crate) offsets: Vec<Range<usize>>,
+}
+
 /// Takes a pattern's text apart, as the strftime package reads it.
-pub(crate) fn parse(text: &[u8]) -> Result<Vec<Item>, PatternError> {
+pub(crate) fn parse(text: &[u8]) -> Result<Parsed, PatternError> {
     if let Some(nul) = text.iter().position(|&byte| byte == 0) {
         return Err(PatternError::new(nul, "a zero byte"));
     }
     let mut items = Items(Vec::new());
+    let mut offsets = Vec::new();
     let mut at = 0;
     while let Some(&byte) = text.get(at) {
         if byte == b'%' {
+            let start = at;
             at += items.directive(text, at)?;
+            if items.0.last().and_then(Item::field) == Some(Field::Offset) {
+                offsets.push(start..at);
+            }
         } else {
             items.literal(&[byte]);
             at += 1;
         }
     }
-    Ok(items.0)
+    Ok(Parsed {
+        items: items.0,
+        offsets,
+    })
 }
 
 struct Items(Vec<Item>);
@@ -103,10 +144,6 @@ impl Items {
         } else {
             self.0.push(Item::Literal(text.to_vec()));
         }
-    }
-
-    fn field(&mut self, field: Field, width: usize) {
-        self.0.push(Item::Field { field, width });
     }
 
     /// Reads the directive that starts at a `%` and returns its length.
@@ -172,14 +209,7 @@ impl Items {
             b'P' | b'p' => Field::Meridiem,
             b'M' => Field::Minute,
             b'S' => Field::Second,
-            b'L' => {
-                self.field(Field::Fraction, if width == 0 { 3 } else { width });
-                return Ok(at);
-            }
-            b'N' => {
-                self.field(Field::Fraction, if width == 0 { 9 } else { width });
-                return Ok(at);
-            }
+            b'L' | b'N' => Field::Fraction,
             b'z' => Field::Offset,
             b'Z' => Field::ZoneName,
             b'A' | b'a' => Field::WeekdayName,
@@ -193,7 +223,26 @@ impl Items {
             b's' => Field::Epoch,
             _ => return Err(unknown(at)),
         };
-        self.field(field, width);
+        let natural = match (field, specifier, colons) {
+            (Field::Fraction, b'L', _) if width == 0 => (3, 3),
+            (Field::Fraction, ..) if width == 0 => (9, 9),
+            (Field::Offset, _, 0) => (5, 5),
+            (Field::Offset, _, 1) => (6, 6),
+            (Field::Offset, _, 2) => (9, 9),
+            (Field::Offset, ..) => (3, 9),
+            (field, ..) => field.length(),
+        };
+        let wide = (natural.0.max(width), natural.1.max(width));
+        let unpadded = rest[1..=flags].contains(&b'-');
+        let (least, most) = match field {
+            Field::Fraction | Field::Offset => wide,
+            _ if field.is_name() && unpadded => natural,
+            _ if field.is_name() => wide,
+            _ if unpadded => (1, natural.1),
+            _ if width > 0 => (width, wide.1),
+            _ => natural,
+        };
+        self.0.push(Item::Field { field, least, most });
         Ok(at)
     }
 
@@ -210,7 +259,7 @@ impl Items {
         length: usize,
     ) -> Result<usize, PatternError> {
         self.padding(width);
-        for item in parse(parts.as_bytes())? {
+        for item in parse(parts.as_bytes())?.items {
             match item {
                 Item::Literal(text) => self.literal(&text),
                 other => self.0.push(other),

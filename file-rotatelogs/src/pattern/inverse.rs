@@ -20,39 +20,48 @@ pub(super) struct Search<'a> {
 
 impl Search<'_> {
     pub(super) fn find(&self, path: &[u8]) -> Option<i64> {
-        let mut reader = Reader::new();
-        reader.read(&self.pattern.items, path, &mut |values| {
-            self.instant(values, path)
+        let mut renderings = 0;
+        Reader::new(Some(self.zone)).read(&self.pattern.items, path, &mut |values| {
+            self.candidates(values)
+                .take(MOST_TIMES)
+                .take_while(|_| {
+                    renderings += 1;
+                    renderings <= MOST_RENDERINGS
+                })
+                .find(|&(instant, local)| self.renders(instant, local, values.fraction(), path))
+                .map(|(instant, _)| instant)
         })
     }
 
-    fn instant(&self, values: &Values, path: &[u8]) -> Option<i64> {
-        if self.pattern.fields().next().is_none() {
-            return Some(0);
-        }
-        let nanos = values.fraction();
-        if let Some(instant) = values.get(Field::Epoch) {
-            let local = self.zone.local_time(instant);
-            if self.renders(instant, local, nanos, path) {
-                return Some(instant);
-            }
+    /// Lists the instants that have these values, each with the local time it is called.
+    fn candidates(&self, values: &Values) -> Box<dyn Iterator<Item = (i64, i64)> + '_> {
+        let zone = self.zone;
+        if self.pattern.is_fixed() {
+            return Box::new(std::iter::once((0, 0)));
         }
         let times = values.times(self.is_zone_shown());
-        for day in values.days(self.latest).take(MOST_DAYS) {
-            for &time in &times {
-                let local = day * 86_400 + time;
-                let (one, other) = match self.zone.instants(local) {
+        let days = values.days(self.latest, self.is_zone_shown());
+        let by_calendar = days
+            .flat_map(move |day| times.clone().into_iter().map(move |time| day * DAY + time))
+            .flat_map(move |local| {
+                let (one, other) = match zone.instants(local) {
                     Instants::One(at) | Instants::Skipped(at) => (at, None),
                     Instants::Two(first, second) => (first, Some(second)),
                 };
-                for instant in [Some(one), other].into_iter().flatten() {
-                    if self.renders(instant, local, nanos, path) {
-                        return Some(instant);
-                    }
-                }
+                [Some((one, local)), other.map(|other| (other, local))]
+            })
+            .flatten();
+        match values.get(Field::Epoch) {
+            None => Box::new(by_calendar),
+            Some(instant) => {
+                let shown = std::iter::once((instant, zone.local_time(instant)));
+                // A period that began when the clocks were set forward is called by a
+                // time that they did not show.
+                let jumped = zone.offset(instant - 1) != zone.offset(instant);
+                let called = by_calendar.filter(move |&(at, _)| jumped && at == instant);
+                Box::new(shown.chain(called.take(1)))
             }
         }
-        None
     }
 
     fn renders(&self, instant: i64, local: i64, nanos: u32, path: &[u8]) -> bool {
@@ -69,7 +78,9 @@ impl Search<'_> {
 
 /// Tells whether a text can be made by these items, at some time or none.
 pub(super) fn admits(items: &[Item], text: &[u8]) -> bool {
-    Reader::new().read(items, text, &mut |_| Some(())).is_some()
+    Reader::new(None)
+        .read(items, text, &mut |_| Some(()))
+        .is_some()
 }
 
 /// The values that a path shows, as far as it shows them.
@@ -103,11 +114,11 @@ impl Values {
             (None, Some(hour), Some(half)) => vec![hour % 12 + 12 * half],
             (None, Some(hour), None) => vec![hour % 12, hour % 12 + 12],
             (None, None, Some(half)) if !zone_matters => vec![12 * half],
-            (None, None, Some(half)) => (12 * half..12 * half + 12).collect(),
-            (None, None, None) => or(None, &[0, 23, 12, 4]),
+            (None, None, Some(half)) => vec![12 * half, 12 * half + 11],
+            (None, None, None) => or(None, &[0, 23]),
         };
-        let minutes = or(self.get(Field::Minute), &[0, 59, 30]);
-        let seconds = or(self.get(Field::Second), &[0, 59]);
+        let minutes = or(self.get(Field::Minute), &[0, 59]);
+        let seconds = or(self.get(Field::Second), &[0]);
         let mut times = Vec::new();
         for hour in &hours {
             for minute in &minutes {
@@ -121,32 +132,35 @@ impl Values {
     }
 
     /// Lists the days it can be, counted from 1970, those of the likeliest year first.
-    fn days(&self, latest: i64) -> impl Iterator<Item = i64> {
+    fn days(&self, latest: i64, zone_matters: bool) -> Box<dyn Iterator<Item = i64>> {
+        if !zone_matters && DATE.iter().all(|&field| self.get(field).is_none()) {
+            return Box::new(std::iter::once(latest.div_euclid(DAY)));
+        }
         let this_year = UtcDateTime::from_timespec(latest, 0).map_or(1970, |date| date.year());
-        let years = self.years(i64::from(this_year));
         let month = self.get(Field::Month).or(self.get(Field::MonthName));
         let (day, year_day) = (self.get(Field::Day), self.get(Field::YearDay));
-        years.into_iter().flat_map(move |year| {
-            let first = day_number(year, 1, 1);
-            let length = match (first, day_number(year + 1, 1, 1)) {
-                (Some(first), Some(next)) => next - first,
-                _ => 0,
+        let shown = DATE.map(|field| (field, self.get(field)));
+        let years = self.years(i64::from(this_year)).into_iter();
+        let days = years.flat_map(move |year| {
+            let days = match (month, day, year_day) {
+                (Some(month), Some(day), _) => {
+                    day_number(year, month, day).map(|number| (number, 1))
+                }
+                (Some(month), None, _) => day_number(year, month, 1).map(|first| (first, 31)),
+                (None, _, Some(day)) => day_number(year, 1, 1).map(|first| (first + day - 1, 1)),
+                (None, _, None) => day_number(year, 1, 1).map(|first| (first, 366)),
             };
-            let first = first.unwrap_or(0);
-            let (from, to) = match (month, day, year_day) {
-                (Some(month), Some(day), _) => match day_number(year, month, day) {
-                    Some(number) => (number, number + 1),
-                    None => (0, 0),
-                },
-                (Some(month), None, _) => match day_number(year, month, 1) {
-                    Some(number) => (number, number + 31),
-                    None => (0, 0),
-                },
-                (None, _, Some(ordinal)) => (first + ordinal - 1, first + ordinal),
-                (None, _, None) => (first, first + length),
+            let (first, count) = days.unwrap_or((0, 0));
+            first..first + count
+        });
+        Box::new(days.filter(move |&day| {
+            let shows = |date: Date| {
+                shown
+                    .iter()
+                    .all(|&(field, value)| value.is_none() || value == date.value(field))
             };
-            from..to
-        })
+            Date::of(day).is_some_and(shows)
+        }))
     }
 
     fn years(&self, this_year: i64) -> Vec<i64> {
@@ -174,6 +188,68 @@ impl Values {
     }
 }
 
+/// A day with all that a name can show of it.
+struct Date {
+    year: i64,
+    month: i64,
+    day: i64,
+    year_day: i64,
+    /// From Sunday, 0.
+    weekday: i64,
+}
+
+impl Date {
+    fn of(day_number: i64) -> Option<Self> {
+        let date = UtcDateTime::from_timespec(day_number.checked_mul(DAY)?, 0).ok()?;
+        Some(Self {
+            year: date.year().into(),
+            month: date.month().into(),
+            day: date.month_day().into(),
+            year_day: i64::from(date.year_day()) + 1,
+            weekday: date.week_day().into(),
+        })
+    }
+
+    /// Returns what a field shows of it, `None` for those that show other things.
+    fn value(&self, field: Field) -> Option<i64> {
+        let from_monday = (self.weekday + 6) % 7;
+        Some(match field {
+            Field::Year => self.year,
+            Field::Century => self.year.div_euclid(100),
+            Field::Year2 => self.year.rem_euclid(100),
+            Field::Month | Field::MonthName => self.month,
+            Field::Day => self.day,
+            Field::YearDay => self.year_day,
+            Field::WeekdayName | Field::Weekday0 => self.weekday,
+            Field::Weekday1 => from_monday + 1,
+            Field::WeekSunday => (self.year_day + 6 - self.weekday) / 7,
+            Field::WeekMonday => (self.year_day + 6 - from_monday) / 7,
+            Field::IsoYear => self.iso().0,
+            Field::IsoYear2 => self.iso().0.rem_euclid(100),
+            Field::IsoWeek => self.iso().1,
+            _ => return None,
+        })
+    }
+
+    /// Returns the year and week by ISO 8601: those of the week's Thursday.
+    fn iso(&self) -> (i64, i64) {
+        let thursday = self.year_day + 3 - (self.weekday + 6) % 7;
+        let length = |year| {
+            let first = day_number(year, 1, 1);
+            let next = day_number(year + 1, 1, 1);
+            next.zip(first).map_or(365, |(next, first)| next - first)
+        };
+        let (year, thursday) = if thursday < 1 {
+            (self.year - 1, thursday + length(self.year - 1))
+        } else if thursday > length(self.year) {
+            (self.year + 1, thursday - length(self.year))
+        } else {
+            (self.year, thursday)
+        };
+        (year, (thursday - 1) / 7 + 1)
+    }
+}
+
 fn day_number(year: i64, month: i64, day: i64) -> Option<i64> {
     let date = UtcDateTime::new(
         i32::try_from(year).ok()?,
@@ -184,20 +260,23 @@ fn day_number(year: i64, month: i64, day: i64) -> Option<i64> {
         0,
         0,
     );
-    date.ok().map(|date| date.unix_time() / 86_400)
+    date.ok().map(|date| date.unix_time().div_euclid(DAY))
 }
 
 /// Reads a text by items, trying each length that a value may have.
-struct Reader {
+struct Reader<'a> {
     values: Values,
     tries: usize,
+    /// Whose names count; without it, all do.
+    zone: Option<&'a Zone>,
 }
 
-impl Reader {
-    fn new() -> Self {
+impl<'a> Reader<'a> {
+    fn new(zone: Option<&'a Zone>) -> Self {
         Self {
             values: Values::default(),
             tries: 0,
+            zone,
         }
     }
 
@@ -227,11 +306,14 @@ impl Reader {
                     .rev()
                     .find_map(|length| self.read(items, &text[length..], found))
             }
-            &Item::Field { field, width } => {
-                for length in (1..=longest(field, width, text)).rev() {
+            &Item::Field { field, least, most } => {
+                for length in (least..=most.min(extent(field, text))).rev() {
                     let Some(value) = value(field, &text[..length]) else {
                         continue;
                     };
+                    if field == Field::ZoneName && !self.is_zone_name(&text[..length]) {
+                        continue;
+                    }
                     let before = self.values.numbers[field as usize];
                     if before.is_some_and(|before| !agree(field, before, value)) {
                         continue;
@@ -246,6 +328,19 @@ impl Reader {
                 None
             }
         }
+    }
+}
+
+impl Reader<'_> {
+    fn is_zone_name(&self, text: &[u8]) -> bool {
+        let text = text.trim_ascii_start();
+        self.zone.is_none_or(|zone| {
+            zone.names().any(|name| {
+                let name = name.as_bytes();
+                let pad = text.len().saturating_sub(name.len());
+                text[pad..].eq_ignore_ascii_case(name)
+            })
+        })
     }
 }
 
@@ -269,38 +364,17 @@ fn padding(text: &[u8]) -> usize {
         .count()
 }
 
-/// Returns how much of the start of a text a value may take.
-fn longest(field: Field, width: usize, text: &[u8]) -> usize {
-    let natural = match field {
-        Field::Year | Field::IsoYear => 4,
-        Field::Century => 2,
-        Field::YearDay => 3,
-        Field::MonthName | Field::WeekdayName => 9,
-        Field::Offset => 10,
-        Field::ZoneName => 16,
-        Field::Epoch => 13,
-        Field::Weekday0 | Field::Weekday1 => 1,
-        Field::Fraction => return width.min(text.len()),
-        _ => 2,
-    };
-    let part = match field {
+/// Returns how much of the start of a text could be of a value.
+fn extent(field: Field, text: &[u8]) -> usize {
+    let could = |byte: &&u8| match field {
         Field::MonthName | Field::WeekdayName | Field::Meridiem => {
-            let pad = padding(text);
-            pad + text[pad..]
-                .iter()
-                .take_while(|byte| byte.is_ascii_alphabetic())
-                .count()
+            byte.is_ascii_alphabetic() || b" 0".contains(byte)
         }
-        Field::Offset | Field::ZoneName => text
-            .iter()
-            .take_while(|byte| byte.is_ascii_alphanumeric() || b"+-: ".contains(byte))
-            .count(),
-        _ => text
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit() || b" -".contains(byte))
-            .count(),
+        Field::ZoneName => byte.is_ascii_alphanumeric() || b"+- ".contains(byte),
+        Field::Offset => byte.is_ascii_digit() || b"+-: ".contains(byte),
+        _ => byte.is_ascii_digit() || b" -".contains(byte),
     };
-    part.min(natural.max(width))
+    text.iter().take_while(could).count()
 }
 
 /// Reads a value, however it is padded. What it is read as needs not be exact, only not
@@ -310,13 +384,48 @@ fn value(field: Field, text: &[u8]) -> Option<i64> {
         Field::MonthName => name(text, &MONTHS).map(|month| month + 1),
         Field::WeekdayName => name(text, &WEEKDAYS),
         Field::Meridiem => name(text, &["am", "pm"]),
-        Field::Offset | Field::ZoneName => Some(0),
+        Field::Offset => {
+            let sign = text.iter().position(|byte| b"+-".contains(byte))?;
+            let parts = text[sign + 1..].split(|&byte| byte == b':');
+            let plain = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
+            let whole = parts.skip(1).all(|part| part.len() == 2) && !text.contains(&b' ');
+            (whole || plain(&text[sign + 1..])).then_some(0)
+        }
+        Field::ZoneName => Some(0),
         Field::Fraction => {
             let digits = &text[..text.len().min(9)];
             let number: i64 = number(digits)?;
             Some(number * 10_i64.pow(9 - u32::try_from(digits.len()).ok()?))
         }
-        _ => number(text),
+        _ => number(text).filter(|&number| (least(field)..=most(field)).contains(&number)),
+    }
+}
+
+fn least(field: Field) -> i64 {
+    match field {
+        Field::Month
+        | Field::Day
+        | Field::YearDay
+        | Field::Hour12
+        | Field::Weekday1
+        | Field::IsoWeek => 1,
+        Field::Epoch | Field::Year | Field::IsoYear | Field::Century => i64::MIN,
+        _ => 0,
+    }
+}
+
+fn most(field: Field) -> i64 {
+    match field {
+        Field::Month | Field::Hour12 => 12,
+        Field::Day => 31,
+        Field::YearDay => 366,
+        Field::Hour24 => 23,
+        Field::Minute => 59,
+        Field::Second => 60,
+        Field::Weekday0 => 6,
+        Field::Weekday1 => 7,
+        Field::IsoWeek | Field::WeekSunday | Field::WeekMonday => 53,
+        _ => i64::MAX,
     }
 }
 
@@ -344,8 +453,32 @@ const FIELDS: usize = Field::Epoch as usize + 1;
 /// A text that has not been read by then is no name that a pattern made.
 const MOST_TRIES: usize = 20_000;
 
-/// A pattern that shows no more of a date than this leaves open does not identify it.
-const MOST_DAYS: usize = 41 * 366;
+/// Nor is one that none of so many times makes, of all readings together.
+const MOST_RENDERINGS: usize = 20_000;
+
+/// A year of four times a day: where the zone is shown, one of them has it.
+const MOST_TIMES: usize = 4 * 366;
+
+const DAY: i64 = 86_400;
+
+/// The fields that show something of the date.
+const DATE: [Field; 15] = [
+    Field::Year,
+    Field::Century,
+    Field::Year2,
+    Field::Month,
+    Field::MonthName,
+    Field::Day,
+    Field::YearDay,
+    Field::WeekdayName,
+    Field::Weekday1,
+    Field::Weekday0,
+    Field::IsoYear,
+    Field::IsoYear2,
+    Field::IsoWeek,
+    Field::WeekSunday,
+    Field::WeekMonday,
+];
 
 const MONTHS: [&str; 12] = [
     "january",

@@ -1,0 +1,188 @@
+//! What the tests have in common.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use file_rotatelogs::{Builder, Clock, Event};
+
+/// A zone of the database or, where there is none on the machine, its present rules.
+pub(crate) fn zone(name: &str) -> Clock {
+    Clock::zone(name).unwrap_or_else(|_| {
+        let rules = match name {
+            "Asia/Tokyo" => "JST-9",
+            "Pacific/Honolulu" => "HST10",
+            "Europe/Berlin" => "CET-1CEST,M3.5.0,M10.5.0/3",
+            "America/New_York" => "EST5EDT,M3.2.0,M11.1.0",
+            "Australia/Lord_Howe" => "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0",
+            "Asia/Kathmandu" => "<+0545>-5:45",
+            "America/Caracas" => "<-04>4",
+            "Australia/Adelaide" => "ACST-9:30ACDT,M10.1.0,M4.1.0/3",
+            _ => panic!("no rules for {name}"),
+        };
+        Clock::zone(rules).unwrap()
+    })
+}
+
+/// A time that passes when a test says so.
+#[derive(Clone, Debug)]
+pub(crate) struct Hands(Arc<AtomicI64>);
+
+impl Hands {
+    /// Sets the hands to some seconds since 1970.
+    pub(crate) fn at(seconds: i64) -> Self {
+        Self(Arc::new(AtomicI64::new(seconds * 1000)))
+    }
+
+    pub(crate) fn set(&self, seconds: i64) {
+        self.0.store(seconds * 1000, Ordering::SeqCst);
+    }
+
+    pub(crate) fn advance(&self, seconds: i64) {
+        self.0.fetch_add(seconds * 1000, Ordering::SeqCst);
+    }
+
+    /// Puts the hands on a clock of some zone.
+    pub(crate) fn on(&self, clock: Clock) -> Clock {
+        let hands = self.clone();
+        clock.with_now(move || hands.now())
+    }
+
+    fn now(&self) -> SystemTime {
+        let millis = self.0.load(Ordering::SeqCst);
+        let distance = Duration::from_millis(millis.unsigned_abs());
+        if millis < 0 {
+            UNIX_EPOCH - distance
+        } else {
+            UNIX_EPOCH + distance
+        }
+    }
+}
+
+/// Returns the instant of a date and time in UTC, as seconds since 1970.
+pub(crate) fn utc(year: i32, month: u8, day: u8, hour: u8, minute: u8, second: u8) -> i64 {
+    tz::UtcDateTime::new(year, month, day, hour, minute, second, 0)
+        .unwrap()
+        .unix_time()
+}
+
+pub(crate) fn at(seconds: i64) -> SystemTime {
+    Hands::at(seconds).now()
+}
+
+pub(crate) const HOUR: i64 = 3600;
+pub(crate) const DAY: i64 = 24 * HOUR;
+
+/// The events of a log, as they are told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Events(Arc<Mutex<Vec<String>>>);
+
+impl Events {
+    pub(crate) fn of(&self, builder: Builder) -> Builder {
+        let list = self.0.clone();
+        builder.on_event(move |event: &Event| list.lock().unwrap().push(event.to_string()))
+    }
+
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn count(&self, start: &str) -> usize {
+        self.all()
+            .iter()
+            .filter(|event| event.starts_with(start))
+            .count()
+    }
+}
+
+/// Lists what is in a directory and below, with hidden files left out: links with `->`,
+/// the others with what is in them, compressed ones as they were.
+pub(crate) fn tree(directory: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    collect(directory, directory, &mut found);
+    found
+}
+
+/// Lists the names that [`tree`] lists.
+pub(crate) fn names(directory: &Path) -> Vec<String> {
+    tree(directory).into_keys().collect()
+}
+
+fn collect(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path
+            .strip_prefix(root)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        if path.file_name().unwrap().to_str().unwrap().starts_with('.') {
+            continue;
+        }
+        let there = fs::symlink_metadata(&path).unwrap();
+        if there.is_symlink() {
+            let target = fs::read_link(&path).unwrap();
+            found.insert(name, format!("-> {}", target.to_str().unwrap()));
+        } else if there.is_dir() {
+            collect(root, &path, found);
+        } else {
+            found.insert(name, String::from_utf8_lossy(&contents(&path)).into_owned());
+        }
+    }
+}
+
+/// Reads a file, decompressed.
+pub(crate) fn contents(path: &Path) -> Vec<u8> {
+    let bytes = fs::read(path).unwrap();
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("gz") => {
+            let mut plain = Vec::new();
+            std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&*bytes), &mut plain)
+                .unwrap_or_else(|error| panic!("{path:?} is no gzip file: {error}"));
+            plain
+        }
+        Some("zst") => zstd::decode_all(&*bytes)
+            .unwrap_or_else(|error| panic!("{path:?} is no zstd file: {error}")),
+        _ => bytes,
+    }
+}
+
+pub(crate) fn expect<const N: usize>(files: [(&str, &str); N]) -> BTreeMap<String, String> {
+    files
+        .into_iter()
+        .map(|(name, text)| (name.to_owned(), text.to_owned()))
+        .collect()
+}
+
+/// Waits for something to come true.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory for the files of one test.
+pub(crate) struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
