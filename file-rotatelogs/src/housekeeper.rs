@@ -138,22 +138,21 @@ impl Work {
         let surplus = settings.retention.surplus(&survey.logs, now, |log| {
             end_of(log, self.period_end(log), now)
         });
-        self.remove(&mut survey.logs, surplus);
+        self.remove(&mut survey.logs, &surplus);
         #[cfg(any(feature = "gzip", feature = "zstd"))]
         if let Some(compression) = settings.compression {
             self.compress(&mut survey.logs, compression);
         }
         let overweight = settings.retention.overweight(&survey.logs);
-        self.remove(&mut survey.logs, overweight);
+        self.remove(&mut survey.logs, &overweight);
     }
 
-    /// Removes the first `count` files, except those somebody writes to or will.
-    fn remove(&self, logs: &mut Vec<Log>, count: usize) {
+    /// Removes the files that are marked, except those somebody writes to or will.
+    fn remove(&self, logs: &mut Vec<Log>, marked: &[bool]) {
         let kept_back = self.kept_back(logs);
-        let mut index = 0;
+        let mut marks = marked.iter();
         logs.retain(|log| {
-            index += 1;
-            index > count || kept_back.contains(&log.plain) || !self.remove_log(log)
+            marks.next() != Some(&true) || kept_back.contains(&log.plain) || !self.remove_log(log)
         });
     }
 

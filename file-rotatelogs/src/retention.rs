@@ -23,34 +23,38 @@ impl Retention {
         self.max_age.is_none() && self.max_files.is_none() && self.max_total_bytes.is_none()
     }
 
-    /// Returns how many of the files, the oldest first, are more than age and number
-    /// allow.
+    /// Tells of each file, the oldest first, whether number or age forbid to keep it.
     ///
     /// `end_of` tells when the last record of a file can have been written.
-    pub(crate) fn surplus(self, logs: &[Log], now: i64, end_of: impl Fn(&Log) -> i64) -> usize {
+    pub(crate) fn surplus(self, logs: &[Log], now: i64, end_of: impl Fn(&Log) -> i64) -> Vec<bool> {
         let too_many = self
             .max_files
             .map_or(0, |most| logs.len().saturating_sub(most));
-        let too_old = self.max_age.map_or(0, |age| {
-            let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
-            logs.iter()
-                .take_while(|log| now.saturating_sub(end_of(log)) > age)
-                .count()
-        });
-        too_many.max(too_old)
+        let age = self
+            .max_age
+            .map(|age| i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
+        let is_too_old = |log| age.is_some_and(|age| now.saturating_sub(end_of(log)) > age);
+        logs.iter()
+            .enumerate()
+            .map(|(index, log)| index < too_many || is_too_old(log))
+            .collect()
     }
 
-    /// Returns how many of the files, the oldest first, take more bytes than allowed.
-    pub(crate) fn overweight(self, logs: &[Log]) -> usize {
-        let Some(most) = self.max_total_bytes else {
-            return 0;
-        };
+    /// Tells of each file, the oldest first, whether it and the newer ones take more bytes
+    /// than allowed.
+    pub(crate) fn overweight(self, logs: &[Log]) -> Vec<bool> {
+        let most = self.max_total_bytes.unwrap_or(u64::MAX);
         let mut total = 0_u64;
-        let kept = logs.iter().rev().take_while(|log| {
-            total = total.saturating_add(log.bytes());
-            total <= most
-        });
-        logs.len() - kept.count()
+        let mut overweight: Vec<bool> = logs
+            .iter()
+            .rev()
+            .map(|log| {
+                total = total.saturating_add(log.bytes());
+                total > most
+            })
+            .collect();
+        overweight.reverse();
+        overweight
     }
 }
 

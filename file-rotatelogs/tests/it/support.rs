@@ -102,35 +102,41 @@ impl Events {
 /// the others with what is in them, compressed ones as they were.
 pub(crate) fn tree(directory: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    collect(directory, directory, &mut found);
+    collect(
+        directory,
+        directory,
+        &mut found,
+        |path| match fs::read_link(path) {
+            Ok(target) => format!("-> {}", target.to_str().unwrap()),
+            Err(_) => String::from_utf8_lossy(&contents(path)).into_owned(),
+        },
+    );
     found
 }
 
 /// Lists the names that [`tree`] lists.
 pub(crate) fn names(directory: &Path) -> Vec<String> {
-    tree(directory).into_keys().collect()
+    let mut found = BTreeMap::new();
+    collect(directory, directory, &mut found, |_| String::new());
+    found.into_keys().collect()
 }
 
-fn collect(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
+fn collect(
+    root: &Path,
+    directory: &Path,
+    found: &mut BTreeMap<String, String>,
+    describe: fn(&Path) -> String,
+) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        let name = path
-            .strip_prefix(root)
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
         if path.file_name().unwrap().to_str().unwrap().starts_with('.') {
             continue;
         }
-        let there = fs::symlink_metadata(&path).unwrap();
-        if there.is_symlink() {
-            let target = fs::read_link(&path).unwrap();
-            found.insert(name, format!("-> {}", target.to_str().unwrap()));
-        } else if there.is_dir() {
-            collect(root, &path, found);
+        if fs::symlink_metadata(&path).is_ok_and(|there| there.is_dir()) {
+            collect(root, &path, found, describe);
         } else {
-            found.insert(name, String::from_utf8_lossy(&contents(&path)).into_owned());
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+            found.insert(name.to_owned(), describe(&path));
         }
     }
 }
