@@ -107,10 +107,10 @@ impl Builder {
 
     /// Begins a new file, `.1`, `.2` and so on, before one would grow larger than this.
     ///
-    /// Only a record that is larger by itself makes a larger file. When several processes
-    /// write to one file, each looks again how large it is after a part of what was left,
-    /// so that it can grow past this by little more than a 128th part and one record for
-    /// each process.
+    /// Only a record that is larger by itself makes a larger file, and threads that do not
+    /// wait longer than a millisecond for one that rotates. When several processes write
+    /// to one file, each looks again how large it is after a part of what was left, so
+    /// that it can grow past this by about a 64th part for each process.
     pub fn rotate_at_bytes(mut self, bytes: u64) -> Self {
         self.rotate_at_bytes = Some(bytes);
         self

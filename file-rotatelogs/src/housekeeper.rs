@@ -122,13 +122,20 @@ impl Work {
             for (path, file) in to_sync {
                 self.report(Attempt::Sync, &path, file.sync_data());
             }
-            if tidy {
-                self.put_in_order();
+            for _ in 0..LOOKS {
+                if !tidy || !self.put_in_order() {
+                    break;
+                }
+                // A program that is just being started has a copy of every open file, for
+                // a moment, and of its lock.
+                thread::sleep(MOMENT);
             }
         }
     }
 
-    fn put_in_order(&self) {
+    /// Returns whether something was left because somebody still writes to it.
+    fn put_in_order(&self) -> bool {
+        self.left_over.store(false, Ordering::Relaxed);
         let settings = &self.settings;
         let mut survey = Survey::take(&settings.pattern, &settings.clock);
         for orphan in &survey.orphans {
@@ -145,6 +152,7 @@ impl Work {
         }
         let overweight = settings.retention.overweight(&survey.logs);
         self.remove(&mut survey.logs, &overweight);
+        self.left_over.load(Ordering::Relaxed)
     }
 
     /// Removes the files that are marked, except those somebody writes to or will.
@@ -310,6 +318,10 @@ pub(crate) const ROUND: i64 = 3600 * NANOS;
 
 /// How soon files are looked at again that somebody still wrote to.
 pub(crate) const SOON: i64 = 5 * NANOS;
+
+/// How often to look again at once, and after what time.
+const LOOKS: usize = 3;
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// So many failures are told apart.
 const MOST_FAILURES: usize = 1000;

@@ -3,6 +3,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use crate::clock;
 use crate::open_file::FileId;
@@ -20,7 +22,7 @@ pub(crate) struct RotationLock {
 /// The rotation lock, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
-    file: File,
+    _file: File,
 }
 
 /// Which file was opened last.
@@ -50,7 +52,7 @@ impl RotationLock {
             // Whoever holds the lock of a file that is no longer there holds nothing.
             let there = fs::metadata(&self.path).ok();
             if there.is_some_and(|there| FileId::of(&there) == FileId::of(&locked)) {
-                return Ok(Some(Held { file }));
+                return Ok(Some(Held { _file: file }));
             }
         }
     }
@@ -63,13 +65,24 @@ impl RotationLock {
             if held.is_some() || clock::steady_nanos() >= deadline {
                 return Ok(held);
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            thread::sleep(PAUSE);
         }
     }
 
     /// Reads the note. No lock is needed: what is half-written is not taken for one.
     pub(crate) fn note(&self) -> Option<Note> {
         Note::parse(&fs::read(&self.path).ok()?)
+    }
+
+    /// Writes the note, as well as it goes. It should be done under the lock.
+    pub(crate) fn set_note(&self, note: &Note) {
+        let text = note.format();
+        if let Ok(file) = self.open()
+            && file.write_all_at(&text, 0).is_ok()
+        {
+            // Only what is left of a longer one; it is not read beyond the line's end.
+            let _ = file.set_len(text.len() as u64);
+        }
     }
 
     fn open(&self) -> io::Result<File> {
@@ -86,16 +99,6 @@ impl RotationLock {
             // Another user's: it can be locked, if not written.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open(false),
             result => result,
-        }
-    }
-}
-
-impl Held {
-    /// Writes the note, as well as it goes.
-    pub(crate) fn set_note(&self, note: &Note) {
-        let text = note.format();
-        if self.file.write_all_at(&text, 0).is_ok() {
-            drop(self.file.set_len(text.len() as u64));
         }
     }
 }
@@ -130,6 +133,9 @@ impl Note {
         })
     }
 }
+
+/// How often a busy lock is tried: about as often as a rotation takes.
+const PAUSE: Duration = Duration::from_micros(100);
 
 #[cfg(test)]
 mod tests {

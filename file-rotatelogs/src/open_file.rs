@@ -145,7 +145,7 @@ impl OpenFile {
             id,
             size: AtomicU64::new(metadata.len()),
             look_at: AtomicU64::new(0),
-            pace: AtomicU64::new(0),
+            pace: AtomicU64::new(UNKNOWN_PACE),
             last_look: AtomicU64::new(metadata.len()),
             torn: AtomicBool::new(false),
         }))
@@ -218,6 +218,12 @@ impl OpenFile {
         let step = share.max(limit / 128).min(left);
         self.size.store(real, Ordering::Relaxed);
         self.look_at.store(real + step, Ordering::Relaxed);
+    }
+
+    /// Puts off the next look, when it is full but nothing can be done about it now.
+    pub(crate) fn look_later(&self, limit: u64) {
+        let size = self.size();
+        self.look_at.store(size + limit / 16, Ordering::Relaxed);
     }
 
     /// Appends one record by one system call.
@@ -361,6 +367,9 @@ fn ends_a_line(path: &Path) -> io::Result<bool> {
     file.read_exact(&mut last)?;
     Ok(last == *b"\n")
 }
+
+/// Until there is a first look, others may be many.
+const UNKNOWN_PACE: u64 = 16 * 64;
 
 /// As many parts as one writev(2) takes.
 const MOST_PARTS: usize = 1024;

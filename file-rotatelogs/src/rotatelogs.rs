@@ -13,7 +13,7 @@ use crate::event::{Attempt, Event};
 use crate::housekeeper::Housekeeper;
 use crate::line::with_line;
 use crate::open_file::{OpenFile, WriteFailed};
-use crate::rotor::{Occasion, Rotor, copy_of};
+use crate::rotor::{LONGEST_STALL, Occasion, Rotor, copy_of};
 use crate::settings::{ErrorPolicy, Settings};
 use crate::successor::Target;
 use crate::window::Window;
@@ -339,7 +339,8 @@ impl Shared {
         // Another thread may be at it. Its rotation is worth waiting for, so that no file
         // grows past its limit, but no more than that: then the file is written as it is.
         let rotor = if has_file {
-            self.rotor.try_lock_for(LONGEST_STALL)
+            self.rotor
+                .try_lock_for(Duration::from_nanos(LONGEST_STALL.unsigned_abs()))
         } else {
             Some(self.rotor.lock())
         };
@@ -475,9 +476,6 @@ impl Shared {
         Ok(())
     }
 }
-
-/// How long a record may wait for another thread that rotates.
-const LONGEST_STALL: Duration = Duration::from_millis(1);
 
 /// So many bytes are worth a system call; with more, others would wait for it.
 const BATCH: usize = 256 * 1024;

@@ -55,10 +55,17 @@ impl Rotor {
         let result = self.attend(shared, occasion, wall, steady);
         let retry = match &result {
             Ok(()) => None,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
-            Err(_) => {
-                self.retry_at = steady + RETRY;
-                Some(RETRY)
+            Err(error) => {
+                let pause = if error.kind() == io::ErrorKind::WouldBlock {
+                    RETRY_LOCK
+                } else {
+                    RETRY
+                };
+                self.retry_at = steady + pause;
+                if let Some(limit) = shared.settings.limit {
+                    shared.view(|open| open.look_later(limit));
+                }
+                Some(pause)
             }
         };
         self.set_window(shared, wall, steady, retry);
@@ -73,17 +80,22 @@ impl Rotor {
         steady: i64,
     ) -> io::Result<()> {
         let settings = &*shared.settings;
-        let view = shared.view(View::of);
-        let Some(view) = view else {
+        let asked = matches!(occasion, Occasion::Rotate | Occasion::Reopen);
+        if steady < self.retry_at && !asked {
+            let length = match occasion {
+                Occasion::Record(length) => length,
+                _ => 0,
+            };
+            if shared.view(|open| !open.wants_a_look(length)) == Some(true) {
+                return Ok(());
+            }
+        }
+        let Some(view) = shared.view(View::of) else {
             if settings.lazy && !matches!(occasion, Occasion::Record(_)) {
                 return Ok(());
             }
             return self.change(shared, &Reason::Start, None, wall, steady);
         };
-        let asked = matches!(occasion, Occasion::Rotate | Occasion::Reopen);
-        if steady < self.retry_at && !asked {
-            return Ok(());
-        }
         let looks = steady >= self.look_at || occasion == Occasion::Reopen;
         let reason = self
             .time_reason(settings, &view, wall)
@@ -206,8 +218,8 @@ impl Rotor {
         );
         open.look(open.size(), settings.limit);
         let old = shared.replace(Some(open));
-        if let (Some(held), false) = (&held, matches!(reason, Reason::Noted(_))) {
-            held.set_note(&Note {
+        if !matches!(reason, Reason::Noted(_)) {
+            settings.lock.set_note(&Note {
                 start: target.mark(settings),
                 path: path.clone(),
             });
@@ -241,11 +253,12 @@ impl Rotor {
         has_file: bool,
         steady: i64,
     ) -> io::Result<Option<Held>> {
-        let result = if has_file {
-            settings.lock.try_hold()
+        let patience = if has_file {
+            LONGEST_STALL
         } else {
-            settings.lock.hold_within(PATIENCE_WITH_OTHERS)
+            PATIENCE_WITH_OTHERS
         };
+        let result = settings.lock.hold_within(patience);
         match result {
             Ok(Some(held)) => {
                 self.busy_since = None;
@@ -362,6 +375,13 @@ pub(crate) const LOOK_EVERY: i64 = NANOS / 2;
 
 /// How soon what has failed is tried again, as long as there is a file to write to.
 const RETRY: i64 = NANOS / 10;
+
+/// How soon the rotation lock is tried again that another process held for longer than a
+/// record waits.
+const RETRY_LOCK: i64 = NANOS / 100;
+
+/// How long a record waits for another process, or another thread, that rotates.
+pub(crate) const LONGEST_STALL: i64 = NANOS / 1000;
 
 /// How long another process may hold the rotation lock.
 const PATIENCE_WITH_OTHERS: i64 = NANOS;

@@ -192,3 +192,18 @@ impl Scratch {
         self.0.path().join(name)
     }
 }
+
+/// Tells whether a program is there to test with. With `TEST_REQUIRE_ALL=1` it has to be.
+pub(crate) fn need(program: &str) -> bool {
+    let there = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    });
+    assert!(
+        there || std::env::var_os("TEST_REQUIRE_ALL").is_none_or(|all| all != "1"),
+        "{program} is not installed"
+    );
+    if !there {
+        println!("left out: {program} is not installed");
+    }
+    there
+}
