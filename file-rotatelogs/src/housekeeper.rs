@@ -138,9 +138,6 @@ impl Work {
         self.left_over.store(false, Ordering::Relaxed);
         let settings = &self.settings;
         let mut survey = Survey::take(&settings.pattern, &settings.clock);
-        for orphan in &survey.orphans {
-            self.report(Attempt::Remove, orphan, fs::remove_file(orphan));
-        }
         let now = settings.clock.nanos();
         let surplus = settings.retention.surplus(&survey.logs, now, |log| {
             end_of(log, self.period_end(log), now)
@@ -152,6 +149,12 @@ impl Work {
         }
         let overweight = settings.retention.overweight(&survey.logs);
         self.remove(&mut survey.logs, &overweight);
+        // As long as the original is there, somebody may be compressing it.
+        for (unfinished, original) in &survey.unfinished {
+            if unfinished.exists() && !original.exists() {
+                self.report(Attempt::Remove, unfinished, fs::remove_file(unfinished));
+            }
+        }
         self.left_over.load(Ordering::Relaxed)
     }
 

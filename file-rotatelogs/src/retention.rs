@@ -112,8 +112,8 @@ impl Kept {
 pub(crate) struct Survey {
     /// The oldest first.
     pub(crate) logs: Vec<Log>,
-    /// Compressed files that were never completed, and whose original is gone.
-    pub(crate) orphans: Vec<PathBuf>,
+    /// Compressed files that are not complete, each with its original.
+    pub(crate) unfinished: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Survey {
@@ -127,7 +127,7 @@ impl Survey {
             pattern,
             clock,
             logs: HashMap::new(),
-            orphans: Vec::new(),
+            unfinished: Vec::new(),
         };
         walk.directory(&pattern.root(), &components);
         let mut logs: Vec<Log> = walk.logs.into_values().collect();
@@ -142,7 +142,7 @@ impl Survey {
         });
         Self {
             logs,
-            orphans: walk.orphans,
+            unfinished: walk.unfinished,
         }
     }
 }
@@ -151,7 +151,7 @@ struct Walk<'a> {
     pattern: &'a Pattern,
     clock: &'a Clock,
     logs: HashMap<PathBuf, Log>,
-    orphans: Vec<PathBuf>,
+    unfinished: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Walk<'_> {
@@ -187,8 +187,8 @@ impl Walk<'_> {
 
     fn file(&mut self, path: PathBuf, metadata: impl Fn() -> Option<Metadata>) {
         if let Some(original) = original_of_temporary(&path) {
-            if self.pattern.parse(&original, self.clock).is_some() && !original.exists() {
-                self.orphans.push(path);
+            if self.pattern.parse(&original, self.clock).is_some() {
+                self.unfinished.push((path, original));
             }
             return;
         }

@@ -1,6 +1,6 @@
 //! Several processes with one log, some of them stopped or killed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -83,17 +83,9 @@ fn size_counts_what_another_process_wrote_and_both_go_on_together() {
     let files = tree(scratch.path());
     let total: usize = files.values().map(String::len).sum();
     for (name, text) in &files {
-        assert!(
-            text.len() < limit * 2,
-            "{name} has {} bytes",
-            text.len()
-        );
+        assert!(text.len() < limit * 2, "{name} has {} bytes", text.len());
     }
-    assert!(
-        files.len() <= total / limit * 2,
-        "{} files",
-        files.len()
-    );
+    assert!(files.len() <= total / limit * 2, "{} files", files.len());
 }
 
 fn children_newest(directory: &Path) -> String {
@@ -252,102 +244,201 @@ fn dead_process_leaves_no_lock() {
     assert_eq!(names(scratch.path()), ["a.log.1", "a.log.gz"]);
 }
 
-/// Kills a process at each of its system calls in turn, by strace, from opening the log
-/// through rotation, compression and removal, and has another go on each time.
+/// Kills a process at each system call in turn by which its writing thread opens, rotates
+/// and links files, by strace, and has another go on each time.
 #[test]
 fn process_killed_at_any_system_call_leaves_nothing_that_stops_the_next() {
     if !need("strace") {
         return;
     }
-    let scenario = |child: &mut Child, scratch: &Scratch| {
+    let scenario = |child: &mut Child, scratch: &Scratch, acknowledged: &mut Vec<String>| {
         let log = pattern(scratch, "%Y/a.log");
         let link = format!("link={}", scratch.join("current").to_str().unwrap());
-        let mut acknowledged = Vec::new();
-        child
-            .open(&[&log, &link, "gzip", "bytes=30", "files=3"])
-            .ok()?;
-        for number in 0..6 {
-            child.tell(&format!("write\trecord number {number}")).ok()?;
-            acknowledged.push(number);
+        child.open(&[&log, &link, "gzip", "bytes=30", "files=4"])?;
+        for number in 0..7 {
+            let record = format!("record number {number}");
+            child.tell(&format!("write\t{record}"))?;
+            acknowledged.push(record);
             if number == 3 {
-                child.tell("settle").ok()?;
+                child.tell("settle")?;
             }
         }
-        child.tell("settle").ok()?;
-        child.tell("close").ok()?;
-        Some(acknowledged)
+        child.tell("settle")?;
+        child.tell("close")
     };
-    let calls = |which: &str| {
-        let scratch = Scratch::new();
-        let trace = scratch.join("trace");
-        let filter = format!("trace={which}");
-        let mut child = Child::start_as(&Start {
-            under: &[
-                "strace",
-                "-f",
-                "-qq",
-                "-e",
-                &filter,
-                "-o",
-                trace.to_str().unwrap(),
-            ],
-            user: None,
-        });
-        scenario(&mut child, &scratch).unwrap();
-        drop(child);
-        fs::read_to_string(trace).unwrap().lines().count()
-    };
-    // All calls by which files come, change or go, each time it is made.
-    let which = "openat,write,writev,pwrite64,ftruncate,flock,symlink,symlinkat,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,fsync,fdatasync,close,fchmod,fchown,utimensat";
-    let total = calls(which);
-    assert!(total > 60, "{total} calls");
-    let step = std::env::var("KILL_STEP").map_or(3, |step| step.parse().unwrap());
+    let scratch = Scratch::new();
+    let calls = calls_of(RELEVANT, |under| {
+        let mut child = Child::start_as(&Start { under, user: None });
+        scenario(&mut child, &scratch, &mut Vec::new()).unwrap();
+    });
+    assert!(calls.len() > 100, "{calls:?}");
+    let step = std::env::var("KILL_STEP").map_or(2, |step| step.parse().unwrap());
     let first = std::process::id() as usize % step;
     let mut killed = 0;
-    for when in (1 + first..=total).step_by(step) {
+    for (call, when) in calls.iter().skip(first).step_by(step) {
         let scratch = Scratch::new();
-        let inject = format!("inject={which}:signal=SIGKILL:when={when}");
+        let inject = format!("inject={call}:signal=SIGKILL:when={when}");
+        let when = format!("{call} {when}");
         let mut child = Child::start_as(&Start {
             under: &["strace", "-f", "-qq", "-e", &inject, "-o", "/dev/null"],
             user: None,
         });
-        let _ = scenario(&mut child, &scratch);
+        let mut acknowledged = Vec::new();
+        let result = scenario(&mut child, &scratch, &mut acknowledged);
         drop(child);
-        killed += 1;
-        // Now and after each further record: nothing of what was acknowledged is missing
-        // among the newest three files, and the link leads to a file.
+        killed += usize::from(result.is_err());
         let logs = RotateLogs::builder(scratch.join("%Y/a.log"))
             .link(scratch.join("current"))
             .clock(file_rotatelogs::Clock::utc())
             .rotate_at_bytes(30)
             .compress(Compression::Gzip)
-            .max_files(3)
+            .max_files(4)
             .build()
-            .unwrap_or_else(|error| panic!("after {when} calls: {error}"));
+            .unwrap_or_else(|error| panic!("after {when}: {error}"));
         writeln!(&logs, "next").unwrap();
         let linked = fs::read_to_string(scratch.join("current")).unwrap();
-        assert!(linked.ends_with("next\n"), "after {when} calls: {linked:?}");
+        assert!(linked.ends_with("next\n"), "after {when}: {linked:?}");
         logs.rotate().unwrap();
         assert!(logs.wait_for_housekeeping(PATIENCE));
         let files = names(scratch.path());
-        assert!(files.len() <= 4, "after {when} calls: {files:?}");
+        assert!(files.len() <= 5, "after {when}: {files:?}");
         let year = fs::canonicalize(scratch.join("current")).unwrap();
         let hidden: Vec<_> = fs::read_dir(year.parent().unwrap())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .filter(|name| name.starts_with('.'))
             .collect();
-        assert!(hidden.is_empty(), "after {when} calls: {hidden:?}");
+        assert!(hidden.is_empty(), "after {when}: {hidden:?}");
         // Each file is whole: reading them all asserts that.
         let lines = lines(scratch.path());
         assert!(
             lines.values().all(|&count| count == 1),
-            "after {when} calls: {lines:?}"
+            "after {when}: {lines:?}"
         );
         assert_eq!(lines["next"], 1);
+        // Of four files one is empty, one may have the last line alone.
+        for record in acknowledged.iter().rev().take(2) {
+            assert_eq!(lines.get(record), Some(&1), "after {when}: {lines:?}");
+        }
     }
     assert!(killed > 20, "{killed}");
 }
+
+/// Kills a process at each system call in turn by which the thread that compresses and
+/// removes changes anything, by strace, and has another finish the work.
+#[test]
+fn process_killed_while_it_tidies_leaves_every_file_whole() {
+    if !need("strace") {
+        return;
+    }
+    let prepare = || {
+        let scratch = Scratch::new();
+        for year in 2018..=2025 {
+            fs::write(
+                scratch.join(&format!("a.{year}")),
+                format!("{year}\n").repeat(1000),
+            )
+            .unwrap();
+        }
+        scratch
+    };
+    // A lazy log opens no file, so that only that thread makes these calls.
+    let which =
+        "flock,rename,renameat,renameat2,unlink,unlinkat,fsync,fdatasync,fchmod,fchown,utimensat";
+    let tidy = |scratch: &Scratch, under: &[&str]| {
+        let mut child = Child::start_as(&Start { under, user: None });
+        let log = pattern(scratch, "a.%Y");
+        let settings = [&*log, "gzip", "files=6", "lazy"];
+        child.open(&settings).and_then(|_| child.tell("settle"))
+    };
+    let whole = prepare();
+    let calls = calls_of(which, |under| {
+        tidy(&whole, under).unwrap();
+    });
+    // Five are compressed and two removed.
+    assert!(calls.len() >= 5 * 6 + 2 * 2, "{calls:?}");
+    for (call, when) in calls {
+        let scratch = prepare();
+        let inject = format!("inject={call}:signal=SIGKILL:when={when}");
+        let when = format!("{call} {when}");
+        let answer = tidy(
+            &scratch,
+            &["strace", "-f", "-qq", "-e", &inject, "-o", "/dev/null"],
+        );
+        assert_eq!(answer, Err("gone".to_owned()), "it was killed at {when}");
+        for (name, text) in tree(scratch.path()) {
+            let year = &name[2..6];
+            assert_eq!(
+                text,
+                format!("{year}\n").repeat(1000),
+                "{name} after {when}"
+            );
+        }
+        tidy(&scratch, &[]).unwrap();
+        assert_eq!(
+            names(scratch.path()),
+            [
+                "a.2020.gz",
+                "a.2021.gz",
+                "a.2022.gz",
+                "a.2023.gz",
+                "a.2024.gz",
+                "a.2025"
+            ],
+            "after {when}"
+        );
+        for (name, text) in tree(scratch.path()) {
+            assert_eq!(
+                text,
+                format!("{}\n", &name[2..6]).repeat(1000),
+                "{name} after {when}"
+            );
+        }
+        assert_eq!(
+            fs::read_dir(scratch.path()).unwrap().count(),
+            6,
+            "and nothing hidden"
+        );
+    }
+}
+
+/// Runs something under strace and lists the calls that one of its threads made: each
+/// name with 1, 2, … up to how often.
+fn calls_of(which: &str, run: impl FnOnce(&[&str])) -> Vec<(String, usize)> {
+    let scratch = Scratch::new();
+    let trace = scratch.join("trace");
+    let filter = format!("trace={which}");
+    run(&[
+        "strace",
+        "-f",
+        "-qq",
+        "-e",
+        &filter,
+        "-o",
+        trace.to_str().unwrap(),
+    ]);
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for line in fs::read_to_string(trace).unwrap().lines() {
+        let mut words = line.split_whitespace();
+        let thread = words.next().unwrap().to_owned();
+        if let Some((name, _)) = words.next().unwrap().split_once('(') {
+            *counts.entry((name.to_owned(), thread)).or_default() += 1;
+        }
+    }
+    let mut most: BTreeMap<String, usize> = BTreeMap::new();
+    for ((name, _), count) in counts {
+        let known = most.entry(name).or_default();
+        *known = count.max(*known);
+    }
+    most.into_iter()
+        .flat_map(|(name, count)| (1..=count).map(move |when| (name.clone(), when)))
+        .collect()
+}
+
+/// The calls by which files come, change or go.
+const RELEVANT: &str = "openat,write,writev,pwrite64,ftruncate,flock,symlink,symlinkat,rename,\
+    renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,fsync,fdatasync,close,fchmod,fchown,\
+    utimensat";
 
 /// Records of several processes that are killed and started again at random, with one
 /// that does nothing but rotate: each acknowledged record is there once and whole.
