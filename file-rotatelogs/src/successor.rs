@@ -186,7 +186,9 @@ pub(crate) fn open(
     let last = Last::of(settings, target, mine);
     match (reason, last, mine) {
         (Reason::Noted(_), Some(last), _) => join(settings, base, last.generation),
-        (Reason::Replaced, Some(last), Some(mine)) if last.generation > mine => {
+        // Only a note tells that a higher number is a later file: who moves files away,
+        // as logrotate does, gives them numbers too.
+        (Reason::Replaced, Some(last), Some(mine)) if last.is_noted && last.generation > mine => {
             join(settings, base, last.generation)
         }
         (Reason::Replaced, _, _) if settings.cadence == Cadence::Never => match view {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -133,11 +133,6 @@ impl Child {
     pub(crate) fn kill(mut self) -> ExitStatus {
         self.process.kill().unwrap();
         self.process.wait().unwrap()
-    }
-
-    /// Waits for the process to end by itself, and returns the signal that ended it.
-    pub(crate) fn wait(mut self) -> Option<i32> {
-        self.process.wait().unwrap().signal()
     }
 }
 

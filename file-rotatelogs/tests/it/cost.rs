@@ -1,0 +1,129 @@
+//! What a record costs that needs no clock to be measured.
+
+use std::fs;
+use std::io::{IoSlice, Write};
+use std::time::Duration;
+
+use file_rotatelogs::{NonBlocking, Overflow, RotateLogs};
+
+use crate::allocator::allocations;
+use crate::child::{Child, Start};
+use crate::support::{Scratch, need};
+
+#[test]
+fn record_is_written_without_an_allocation() {
+    let scratch = Scratch::new();
+    let logs = RotateLogs::builder(scratch.join("a.%Y%m%d.log"))
+        .link(scratch.join("current"))
+        .rotate_at_bytes(1 << 30)
+        .max_files(3)
+        .max_age(Duration::from_secs(1_000_000))
+        .on_event(|_| {})
+        .build()
+        .unwrap();
+    let record = [b'x'; 200];
+    let mut write = || {
+        (&logs).write_all(&record).unwrap();
+        writeln!(&logs, "{} {:?} {}", 1, "two", 3.5).unwrap();
+        writeln!(&logs, "no arguments").unwrap();
+        let parts = [IoSlice::new(&record), IoSlice::new(b"\n")];
+        (&logs).write_vectored(&parts).unwrap();
+    };
+    write();
+    // Looking after the file twice a second may allocate; with luck it falls between.
+    let least = (0..20)
+        .map(|_| allocations(|| (0..50).for_each(|_| write())))
+        .min();
+    assert_eq!(least, Some(0));
+}
+
+#[test]
+fn record_is_queued_without_an_allocation() {
+    let scratch = Scratch::new();
+    let logs = RotateLogs::builder(scratch.join("a.log")).build().unwrap();
+    for overflow in [Overflow::Block, Overflow::DropNewest] {
+        let log = NonBlocking::builder(logs.clone())
+            .overflow(overflow)
+            .build()
+            .unwrap();
+        let record = [b'x'; 200];
+        let write = || {
+            for _ in 0..100 {
+                (&log).write_all(&record).unwrap();
+                writeln!(&log, "{} {}", 1, "two").unwrap();
+            }
+        };
+        // Both halves of the queue grow to what they need.
+        for _ in 0..4 {
+            write();
+            (&log).flush().unwrap();
+        }
+        let least = (0..20)
+            .map(|_| {
+                let count = allocations(write);
+                (&log).flush().unwrap();
+                count
+            })
+            .min();
+        assert_eq!(least, Some(0), "{overflow:?}");
+    }
+}
+
+#[test]
+fn dropped_record_costs_no_allocation() {
+    let scratch = Scratch::new();
+    let logs = RotateLogs::builder(scratch.join("a.log")).build().unwrap();
+    let log = NonBlocking::builder(logs)
+        .capacity(100)
+        .overflow(Overflow::DropNewest)
+        .build()
+        .unwrap();
+    let record = [b'x'; 90];
+    let write = || (0..10_000).for_each(|_| (&log).write_all(&record).unwrap());
+    write();
+    assert!(log.dropped() > 0);
+    let least = (0..20).map(|_| allocations(write)).min();
+    assert_eq!(least, Some(0));
+}
+
+#[test]
+fn record_is_one_system_call() {
+    if !need("strace") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let trace = scratch.join("trace");
+    for settings in [&["lazy"][..], &["bytes=10000000", "files=5", "gzip"]] {
+        let mut child = Child::start_as(&Start {
+            under: &["strace", "-f", "-qq", "-o", trace.to_str().unwrap()],
+            user: None,
+        });
+        let log = format!("pattern={}", scratch.join("a.%Y%m%d").to_str().unwrap());
+        child.open(&[&[&*log], settings].concat()).unwrap();
+        child.tell("write\tfirst").unwrap();
+        child.tell("settle").unwrap();
+        child.tell("count\trecord\t0\t2000").unwrap();
+        drop(child);
+        let text = fs::read_to_string(&trace).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let is_record = |line: &&&str| line.contains("\"record ");
+        let from = lines.iter().position(|line| is_record(&line)).unwrap();
+        let to = lines.iter().rposition(|line| is_record(&line)).unwrap();
+        let writes = lines.iter().filter(is_record).count();
+        assert_eq!(writes, 2000, "each record is written by one call");
+        assert!(
+            lines
+                .iter()
+                .filter(is_record)
+                .all(|line| line.contains(" write("))
+        );
+        // Under strace they take some tenths of a second: it looks after the file a few
+        // times, and after its size ten times or so.
+        let others = to + 1 - from - writes;
+        assert!(
+            others < 100,
+            "{others} other calls: {:#?}",
+            &lines[from..from + 100]
+        );
+    }
+}
