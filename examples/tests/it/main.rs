@@ -1,6 +1,7 @@
 //! The real programs, run as their users run them.
 
 mod client;
+mod databases;
 mod deploy;
 mod program;
 mod standalone;

@@ -341,3 +341,56 @@ fn connected(port: u16) -> bool {
         fields[1].ends_with(&local) && fields[3] == "01"
     })
 }
+
+#[test]
+fn several_addresses_are_listened_on_a_unix_socket_among_them() {
+    use std::io::{Read, Write};
+
+    let dir = TempDir::new().unwrap();
+    let mut command = service();
+    command.current_dir(&dir);
+    command.args([
+        "--listen",
+        "127.0.0.1:0",
+        "--listen",
+        "[::1]:0",
+        "--listen",
+        "./socket",
+    ]);
+    let mut service = Program::start(command);
+    let address = service.wait_for_address();
+    assert_eq!(get(address, "/healthz").status, 200);
+    let v6 = service.wait_for_line("its IPv6 address", |line| {
+        line.split_once("serving address=[::1]:")?
+            .1
+            .parse::<u16>()
+            .ok()
+    });
+    assert_eq!(
+        get(format!("[::1]:{v6}").parse().unwrap(), "/healthz").status,
+        200
+    );
+
+    let path = dir.path().join("socket");
+    let mut socket = eventually("the socket", || {
+        std::os::unix::net::UnixStream::connect(&path).ok()
+    });
+    socket.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+
+    service.signal("TERM");
+    assert_eq!(service.wait().code(), Some(0));
+    assert!(!path.exists(), "its own socket file is removed");
+    let lines = read_lines(&dir.path().join("logs/access.log"));
+    let hosts: Vec<_> = lines
+        .iter()
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    assert_eq!(
+        hosts,
+        ["127.0.0.1", "::1", "-"],
+        "a Unix socket's client has no address"
+    );
+}
