@@ -66,6 +66,9 @@ pub(crate) struct Starter {
     /// Whom to become before the first worker is started.
     identity: Option<Identity>,
     cgroup: Option<PathBuf>,
+    /// Control groups of workers that have ended, with how often it was found that
+    /// something they have started still lives.
+    emptying: Vec<(Cgroup, u32)>,
     manager: Manager,
     readiness: Option<NotifyReceiver>,
     /// The process at the terminal, which waits for the start to succeed.
@@ -252,6 +255,8 @@ impl Starter {
             death_signal: self.options.die_with_parent,
             cgroup: cgroup.as_ref(),
         };
+        // Before it can write anything.
+        let mark = self.log.mark();
         let process = spawn
             .spawn()
             .map_err(|error| self.explain(program, &error))?;
@@ -263,7 +268,7 @@ impl Starter {
             kill_at: None,
             status: None,
             cgroup,
-            mark: self.log.mark(),
+            mark,
         };
         self.watch(&worker.process)
             .map_err(|error| Failure::io("failed to watch the worker", &error))?;
@@ -545,15 +550,17 @@ impl Starter {
         for index in (0..self.old.len()).rev() {
             if let Some(exit) = ended(&self.old[index], None) {
                 let worker = self.old.remove(index);
-                self.buried(&worker, exit);
+                self.buried(worker, exit);
             }
         }
         if let Some(exit) = self
             .candidate
             .as_ref()
             .and_then(|worker| ended(worker, term))
-            && let Some(worker) = self.candidate.take()
+            && let Some(mut worker) = self.candidate.take()
         {
+            self.emptying
+                .extend(worker.cgroup.take().map(|cgroup| (cgroup, 0)));
             self.verdict_at = None;
             self.log.line(format_args!(
                 "new worker {} seems to have failed to start, exit status:{}",
@@ -569,7 +576,7 @@ impl Starter {
         if let Some(exit) = self.current.as_ref().and_then(|worker| ended(worker, term))
             && let Some(worker) = self.current.take()
         {
-            self.current_died(&worker, exit);
+            self.current_died(worker, exit);
         }
         // Children that nobody here started: of the program that executed this
         // one, or orphans, if this is the first process of a container.
@@ -582,7 +589,9 @@ impl Starter {
         while let Ok(Reaped::Stranger) = reap_stranger(ours) {}
     }
 
-    fn buried(&mut self, worker: &Worker, exit: Exit) {
+    fn buried(&mut self, mut worker: Worker, exit: Exit) {
+        self.emptying
+            .extend(worker.cgroup.take().map(|cgroup| (cgroup, 0)));
         let status = if exit == Exit::Unknown {
             "unknown".into()
         } else {
@@ -602,7 +611,9 @@ impl Starter {
         self.write_status();
     }
 
-    fn current_died(&mut self, worker: &Worker, exit: Exit) {
+    fn current_died(&mut self, mut worker: Worker, exit: Exit) {
+        self.emptying
+            .extend(worker.cgroup.take().map(|cgroup| (cgroup, 0)));
         // The old generation has not been told yet: it takes over again.
         if self.kill_old_at.take().is_some()
             && let Some(index) = self.old.iter().rposition(|old| old.phase == Phase::Old)
@@ -687,6 +698,15 @@ impl Starter {
             self.write_status();
         }
         self.manager.keep_alive();
+        self.sweep();
+    }
+
+    /// Removes the control groups that are empty by now.
+    fn sweep(&mut self) {
+        self.emptying.retain_mut(|(cgroup, times)| {
+            *times += 1;
+            cgroup.remove().is_err()
+        });
     }
 
     /// Returns when something is due next.
@@ -699,6 +719,11 @@ impl Starter {
             self.auto_restart_at(),
             self.manager.deadline(),
             self.trial_deadline(),
+            // Killed processes take their time; others may be meant to stay.
+            self.emptying
+                .iter()
+                .any(|(_, times)| *times < SWEEPS)
+                .then(|| Moment::now() + SWEEP),
             self.log_command.as_ref().and_then(LogCommand::deadline),
         ];
         fixed
@@ -959,6 +984,8 @@ const MIN_GAP: Duration = Duration::from_millis(100);
 const REJECT_GRACE: Duration = Duration::from_secs(5);
 const AUTO_RESTART_INTERVAL: Duration = Duration::from_secs(360);
 const AUTO_KILL_OLD_DELAY: Duration = Duration::from_secs(5);
+const SWEEP: Duration = Duration::from_millis(20);
+const SWEEPS: u32 = 50;
 const TICK: Duration = Duration::from_secs(1);
 const STATUS_RETRY: Duration = Duration::from_secs(5);
 /// Process trees are not deeper, unless the table changes while it is read.

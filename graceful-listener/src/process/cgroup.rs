@@ -5,8 +5,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// A control group (version 2) that holds one program and all its descendants.
-///
-/// It is removed when the value is dropped, if it is empty by then.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     path: PathBuf,
@@ -38,6 +36,11 @@ impl Cgroup {
             .open(self.path.join("cgroup.procs"))
     }
 
+    /// Removes the group, if nothing is in it any more.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        fs::remove_dir(&self.path)
+    }
+
     /// Kills every process in it, those included that left the process group.
     pub(crate) fn kill(&self) -> io::Result<()> {
         fs::write(self.path.join("cgroup.kill"), "1")
@@ -66,12 +69,5 @@ impl Cgroup {
     pub(crate) fn writable(path: &Path) -> bool {
         nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok()
             && path.join("cgroup.procs").exists()
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // Fails while a descendant of the program lives on, which may be meant.
-        let _ = fs::remove_dir(&self.path);
     }
 }

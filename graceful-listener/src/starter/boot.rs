@@ -21,7 +21,7 @@ use super::record::Record;
 use super::sockets::{self, PortSpec, Sockets, Source};
 use super::status_file::StatusFile;
 use super::worker::{Phase, Worker};
-use super::{READINESS, Starter, WATCHED_SIGNALS, descriptor};
+use super::{READINESS, SWEEP, SWEEPS, Starter, WATCHED_SIGNALS, descriptor};
 use crate::moment::Moment;
 use crate::notify::{Notifier, NotifyReceiver};
 use crate::pid_file::PidFile;
@@ -68,6 +68,10 @@ impl Starter {
         let result = begun.and_then(|()| self.run());
         if let Some(file) = &mut self.status_file {
             file.remove();
+        }
+        while self.emptying.iter().any(|(_, times)| *times < SWEEPS) {
+            self.sweep();
+            std::thread::sleep(SWEEP);
         }
         // An adopted worker goes on serving if its successor could not be started.
         if self.workers().next().is_none() {
@@ -257,6 +261,7 @@ impl Starter {
             pid_file: None,
             identity: None,
             cgroup,
+            emptying: Vec::new(),
             manager: Manager::new(notifier),
             readiness,
             launcher: None,

@@ -301,7 +301,10 @@ impl Daemon {
         let sent = Instant::now();
         let status = self.wait_for_exit_with(|daemon| {
             // Perl's loses a signal that comes just before it begins to wait.
-            if daemon.program == Program::Perl && sent.elapsed() > Duration::from_secs(2) {
+            if daemon.program == Program::Perl
+                && sent.elapsed() > Duration::from_secs(2)
+                && !daemon.log().contains("received TERM")
+            {
                 let _ = kill(Pid::from_raw(daemon.pid()), Signal::SIGTERM);
             }
         });

@@ -126,13 +126,11 @@ fn worker_has_the_signal_state_of_perls() {
 }
 
 #[test]
-fn hangup_ignored_by_nohup_still_restarts_and_reaches_the_worker() {
+fn hangup_ignored_by_nohup_still_restarts_and_is_not_ignored_by_the_worker() {
     both(|program| {
-        let start = Start::new(program).options([
-            "--interval=0",
-            "--port=127.0.0.1:0",
-            "--signal-on-hup=HUP",
-        ]);
+        let start = Start::new(program)
+            .options(["--interval=0", "--signal-on-hup=HUP"])
+            .program(&["sleep", "600"]);
         let mut command = std::process::Command::new("nohup");
         let inner = start.command();
         command
@@ -145,9 +143,18 @@ fn hangup_ignored_by_nohup_still_restarts_and_reaches_the_worker() {
                 .filter_map(|(name, value)| Some((name, value?))),
         );
         let daemon = start.start_as(&mut command);
-        daemon.wait_for_log("serving as generation 1");
+        daemon.wait_for_log("starting new worker");
+        daemon.wait("the program to be executed", || {
+            super::daemon::marked(daemon.dir.path())
+                .iter()
+                .any(|pid| {
+                    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                        .is_ok_and(|name| name == "sleep\n")
+                })
+                .then_some(())
+        });
         daemon.signal(Signal::SIGHUP);
-        daemon.wait_for_log("generation 1 received HUP");
+        daemon.wait_for_log("died, status:1");
     });
 }
 
@@ -647,4 +654,28 @@ fn death_of_the_serving_worker_ends_the_pause_after_a_failed_restart() {
     daemon.write("mode", "ready");
     kill(Pid::from_raw(daemon.worker(1)), Signal::SIGKILL).unwrap();
     daemon.wait_for_generations(&[3]);
+}
+
+#[test]
+fn restart_asked_for_begins_with_the_shortest_pause_again() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "ready")
+        .files()
+        .options(["--port=127.0.0.1:0", "--wait-ready", "--retry-delay=0.3"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "exit=1");
+    let delays = |count: usize| -> Vec<f64> {
+        let log = daemon.wait_for_logs("trying again in", count);
+        log.lines()
+            .filter_map(|line| line.split_once("trying again in ")?.1.strip_suffix(" secs"))
+            .map(|secs| secs.parse().unwrap())
+            .collect()
+    };
+    daemon.signal(Signal::SIGHUP);
+    assert!(delays(3)[2] > 0.5, "{:?}", delays(3));
+    let before = daemon.log().matches("trying again in").count();
+    daemon.signal(Signal::SIGHUP);
+    let after = delays(before + 1);
+    assert!(after[before] <= 0.3, "{after:?}");
 }

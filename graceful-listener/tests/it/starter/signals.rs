@@ -111,11 +111,10 @@ fn every_restart_tells_all_old_workers_again() {
 #[test]
 fn alarm_is_ignored() {
     both(|program| {
-        let mut daemon = Daemon::serving(program);
+        let daemon = Daemon::serving(program);
         daemon.signal(Signal::SIGALRM);
         daemon.signal(Signal::SIGHUP);
         daemon.wait_for_answer_of(2);
-        daemon.stop();
     });
 }
 
