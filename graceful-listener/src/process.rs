@@ -16,9 +16,9 @@ use std::ptr;
 use nix::libc::{self, c_int, pid_t};
 
 pub(crate) use self::cgroup::Cgroup;
-pub(crate) use crate::detach::{Side, detach};
 pub(crate) use self::exit::Exit;
 pub(crate) use self::signal::{Signal, UnknownSignal};
+pub(crate) use crate::detach::{Side, detach};
 
 mod cgroup;
 mod exit;

@@ -224,6 +224,9 @@ impl std::error::Error for UsageError {}
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     static KNOWN: [Opt; 7] = [
@@ -371,6 +374,22 @@ mod tests {
             (options, rest),
             (vec!["wait-ready".into()], vec!["prog".into()])
         );
+    }
+
+    proptest! {
+        #[test]
+        fn no_argument_is_lost_and_none_panics(args in vec("[-+]{0,2}[a-z=]{0,8}|--|[^-+]{0,4}", 0..8), in_order: bool) {
+            let words: Vec<&str> = args.iter().map(String::as_str).collect();
+            if let Ok((options, rest)) = parse_in(&words, in_order) {
+                // An option and its value are one or two arguments; `--` is none.
+                let taken = args.len() - rest.len();
+                prop_assert!(options.len() <= taken, "{options:?} {rest:?}");
+                let mut left = words.iter();
+                for word in &rest {
+                    prop_assert!(left.any(|arg| arg == word), "{rest:?} is not a part of {words:?}");
+                }
+            }
+        }
     }
 
     #[test]

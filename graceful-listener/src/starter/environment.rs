@@ -205,6 +205,8 @@ const OURS: [&str; 9] = [
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parsed(text: &str) -> Result<Vec<(String, String)>, usize> {
@@ -234,6 +236,20 @@ mod tests {
             pairs.unwrap(),
             expected.map(|(a, b)| (a.to_owned(), b.to_owned()))
         );
+    }
+
+    proptest! {
+        #[test]
+        fn quoted_value_is_read_back(name in "[A-Z_][A-Z0-9_]{0,8}", value in "[^\0\r\n]{0,20}") {
+            let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+            let read = parsed(&format!("{name}=\"{escaped}\"\n"));
+            prop_assert_eq!(read, Ok(vec![(name, value)]));
+        }
+
+        #[test]
+        fn no_env_file_panics(text in ".{0,40}") {
+            let _ = parsed(&text);
+        }
     }
 
     #[test]

@@ -450,6 +450,8 @@ pub(crate) fn check_path(path: &Path) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn spec(text: &str) -> Result<(String, bool, Option<RawFd>), String> {
@@ -481,6 +483,21 @@ mod tests {
                 Ok((name.into(), datagram, descriptor)),
                 "{text:?}"
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn port_that_is_printed_is_read_back(host in "[a-z0-9.]{1,8}|::1|fe80::[0-9a-f]{1,4}", port: u16, datagram: bool, fd in proptest::option::of(3..1000)) {
+            let bracketed = if host.contains(':') { format!("[{host}]") } else { host };
+            let (u, equals) = (if datagram { "u" } else { "" }, fd.map(|fd| format!("={fd}")).unwrap_or_default());
+            let read = spec(&format!("{bracketed}:{u}{port}{equals}"));
+            prop_assert_eq!(read, Ok((format!("{bracketed}:{port}"), datagram, fd)));
+        }
+
+        #[test]
+        fn no_port_panics(text in ".{0,20}") {
+            let _ = spec(&text);
         }
     }
 
