@@ -5,7 +5,7 @@ use std::{
     error::Error,
     fmt,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -43,13 +43,15 @@ impl Zone {
     /// Returns the system's time zone: that of `TZ`, else that of
     /// `/etc/localtime`, else UTC.
     ///
-    /// It is read when this is called; a change afterwards is not followed.
+    /// It is read once, when a program first asks for it; a change afterwards is
+    /// not followed.
     #[must_use]
     pub fn local() -> Self {
-        match TimeZone::try_system() {
-            Ok(zone) if !zone.is_unknown() => Self::new(Rules::Database(zone)),
-            _ => Self::utc(),
-        }
+        static LOCAL: LazyLock<Zone> = LazyLock::new(|| match TimeZone::try_system() {
+            Ok(zone) if !zone.is_unknown() => Zone::new(Rules::Database(zone)),
+            _ => Zone::utc(),
+        });
+        LOCAL.clone()
     }
 
     /// Returns a zone of the IANA database, such as `Europe/Berlin`.
@@ -94,13 +96,16 @@ impl Zone {
 
     /// Returns the offset and the abbreviation that hold at `second`.
     pub(crate) fn span(&self, second: i64) -> Span {
-        let last = SPAN.get();
-        if last.zone == self.0.id && (last.from..last.until).contains(&second) {
-            return last;
-        }
-        let span = self.look_up(second);
-        SPAN.set(span);
-        span
+        SPANS.with(|spans| {
+            let kept = &spans[self.0.id as usize % spans.len()];
+            let last = kept.get();
+            if last.zone == self.0.id && (last.from..last.until).contains(&second) {
+                return last;
+            }
+            let span = self.look_up(second);
+            kept.set(span);
+            span
+        })
     }
 
     fn look_up(&self, second: i64) -> Span {
@@ -174,9 +179,9 @@ impl Error for ZoneError {
 }
 
 thread_local! {
-    /// The span that this thread asked for last: the next request nearly always
-    /// falls in the same one.
-    static SPAN: Cell<Span> = const { Cell::new(Span::NONE) };
+    /// The spans that this thread asked for last, by zone: the next request nearly
+    /// always falls in the same one.
+    static SPANS: [Cell<Span>; 4] = const { [const { Cell::new(Span::NONE) }; 4] };
 }
 
 /// A stretch of time with one offset and one abbreviation.

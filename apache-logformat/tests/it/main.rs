@@ -1,6 +1,10 @@
 //! Tests of the crate's public interface.
 
-#![expect(clippy::print_stderr, reason = "people are told what was left out")]
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "people are told what was left out, parents what was printed"
+)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod allocations;

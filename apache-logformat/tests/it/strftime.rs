@@ -130,3 +130,33 @@ fn print(format: &LogFormat, second: i64) -> Vec<u8> {
     assert_eq!(line.pop(), Some(b'\n'));
     line
 }
+
+#[test]
+fn local_zone_is_that_of_the_environment() {
+    const CHILD: &str = "APACHE_LOGFORMAT_TEST_LOCAL";
+    let name = "strftime::local_zone_is_that_of_the_environment";
+    if std::env::var_os(CHILD).is_some() {
+        let format: LogFormat = "%{%FT%T%z %Z}t".parse().unwrap();
+        println!(
+            "<{}>",
+            String::from_utf8(print(&format, 1_700_000_000)).unwrap()
+        );
+        return;
+    }
+    for (zone, expected) in [
+        ("Asia/Tokyo", "<2023-11-15T07:13:20+0900 JST>"),
+        ("America/New_York", "<2023-11-14T17:13:20-0500 EST>"),
+        ("XYZ-3:30", "<2023-11-15T01:43:20+0330 XYZ>"),
+        ("UTC", "<2023-11-14T22:13:20+0000 UTC>"),
+        ("no such zone", "<2023-11-14T22:13:20+0000 UTC>"),
+    ] {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .env("TZ", zone)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(expected), "{zone}: {text}");
+    }
+}
