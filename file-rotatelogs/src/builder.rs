@@ -29,6 +29,7 @@ use crate::settings::{Cadence, ErrorPolicy, Settings, SyncPolicy};
 /// | [`max_age`](Self::max_age), [`max_files`](Self::max_files), [`max_total_bytes`](Self::max_total_bytes) | nothing is removed |
 /// | [`compress`](Self::compress) | nothing is compressed |
 /// | [`force_new_file`](Self::force_new_file) | an existing file is appended to |
+/// | [`ring`](Self::ring), [`start_empty`](Self::start_empty) | nothing is emptied |
 /// | [`mode`](Self::mode), [`dir_mode`](Self::dir_mode) | 0644 and 0755, less the umask |
 /// | [`sync`](Self::sync) | left to the system |
 /// | [`on_error`](Self::on_error) | the caller gets the error |
@@ -48,6 +49,8 @@ pub struct Builder {
     compression: Option<Compression>,
     modes: Modes,
     force_new_file: bool,
+    ring: Option<u32>,
+    start_empty: bool,
     lazy: bool,
     sync: SyncPolicy,
     on_error: ErrorPolicy,
@@ -71,6 +74,8 @@ impl Builder {
                 finish_line: false,
             },
             force_new_file: false,
+            ring: None,
+            start_empty: false,
             lazy: false,
             sync: SyncPolicy::default(),
             on_error: ErrorPolicy::default(),
@@ -154,6 +159,22 @@ impl Builder {
         self
     }
 
+    /// Goes round in this many files instead of numbering on: after the last, the first is
+    /// emptied and written again. With 1 the file is emptied instead of rotated.
+    ///
+    /// For logs that somebody else reads as they are written. What was in a file is lost;
+    /// so each file is emptied only when no other process writes to it.
+    pub fn ring(mut self, files: u32) -> Self {
+        self.ring = Some(files);
+        self
+    }
+
+    /// Empties the first file that is opened, in a [`ring`](Self::ring). Default: `false`.
+    pub fn start_empty(mut self, empty: bool) -> Self {
+        self.start_empty = empty;
+        self
+    }
+
     /// Gives new files these permissions, whatever the umask: `0o640` for instance.
     pub fn mode(mut self, mode: u32) -> Self {
         self.modes.file = Some(mode);
@@ -221,7 +242,13 @@ impl Builder {
         };
         let pattern = Pattern::new(absolute("pattern", &self.pattern)?)?;
         check_name(&pattern, &self.clock)?;
-        let cadence = cadence(&pattern, &self.clock, self.rotate_every)?;
+        self.check_ring()?;
+        let cadence = cadence(
+            &pattern,
+            &self.clock,
+            self.rotate_every,
+            self.ring.is_some(),
+        )?;
         check_limits(self.rotate_at_bytes, self.retention)?;
         check_modes(self.modes)?;
         if let SyncPolicy::Every(interval) = self.sync
@@ -253,12 +280,52 @@ impl Builder {
             link,
             modes: self.modes,
             force_new_file: self.force_new_file,
+            ring: self.ring,
+            start_empty: self.start_empty,
             lazy: self.lazy,
             sync: self.sync,
             on_error: self.on_error,
             listener: self.listener,
             pattern,
         })
+    }
+}
+
+impl Builder {
+    /// A ring keeps nothing that the other settings could be about.
+    fn check_ring(&self) -> Result<(), Error> {
+        let Some(files) = self.ring else {
+            return if self.start_empty {
+                Err(Error::refused(
+                    "start_empty",
+                    "only files of a ring are emptied",
+                ))
+            } else {
+                Ok(())
+            };
+        };
+        if files == 0 {
+            return Err(Error::refused("ring", "0 would leave nothing to write to"));
+        }
+        #[cfg(any(feature = "gzip", feature = "zstd"))]
+        let compresses = self.compression.is_some();
+        #[cfg(not(any(feature = "gzip", feature = "zstd")))]
+        let compresses = false;
+        let others = [
+            (
+                "max_age, max_files or max_total_bytes",
+                !self.retention.is_unlimited(),
+            ),
+            ("force_new_file", self.force_new_file),
+            ("compress", compresses),
+        ];
+        match others.iter().find(|(_, is_set)| *is_set) {
+            Some((other, _)) => Err(Error::refused(
+                "ring",
+                format!("files that are written again cannot have {other} too"),
+            )),
+            None => Ok(()),
+        }
     }
 }
 
@@ -287,6 +354,7 @@ fn cadence(
     pattern: &Pattern,
     clock: &Clock,
     rotate_every: Option<Option<Duration>>,
+    is_ring: bool,
 ) -> Result<Cadence, Error> {
     let span = pattern.span();
     let Some(period) = rotate_every else {
@@ -307,6 +375,9 @@ fn cadence(
         Ok(length) if length <= LONGEST_PERIOD => length,
         _ => return refuse(format!("{period:?} is longer than a hundred years")),
     };
+    if is_ring {
+        return Ok(Cadence::Every(length));
+    }
     // Where the name does not show each period, it does not show some of the next few.
     let zone = clock.zone_ref();
     let mut at = clock.nanos().div_euclid(NANOS);

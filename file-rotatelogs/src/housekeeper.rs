@@ -221,13 +221,11 @@ impl Work {
     fn compress(&self, logs: &mut [Log], compression: Compression) {
         let kept_back = self.kept_back(logs);
         for log in logs {
-            let Some(plain) = log.form(Form::Plain) else {
-                continue;
-            };
-            if kept_back.contains(&log.plain) {
+            let is_plain = log.forms.iter().any(|kept| kept.form == Form::Plain);
+            if !is_plain || kept_back.contains(&log.plain) {
                 continue;
             }
-            let path = plain.path.clone();
+            let path = log.plain.clone();
             let result = compression.compress(&path);
             match &result {
                 Ok(Some(target)) => {

@@ -35,5 +35,5 @@ pub use event::{Attempt, Cause, Event};
 pub use log_file::LogFile;
 pub use non_blocking::{NonBlocking, NonBlockingBuilder, Overflow};
 pub use pattern::Pattern;
-pub use rotatelogs::RotateLogs;
+pub use rotatelogs::{LongRecord, RotateLogs};
 pub use settings::{ErrorPolicy, SyncPolicy};

@@ -129,6 +129,7 @@ fn generation(name: &[u8]) -> Option<(&[u8], u32)> {
 }
 
 /// Returns what a compressed file is called until it is complete.
+#[cfg(any(feature = "gzip", feature = "zstd"))]
 pub(crate) fn temporary(target: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or_default());

@@ -119,6 +119,45 @@ impl OpenFile {
         Ok(open)
     }
 
+    /// Creates a file, or empties the one that is there. `None` when somebody writes to
+    /// it.
+    pub(crate) fn overwrite(
+        base: &Path,
+        generation: u32,
+        modes: Modes,
+    ) -> io::Result<Option<Self>> {
+        if let Some(open) = Self::create(base, generation, modes)? {
+            return Ok(Some(open));
+        }
+        let Some(open) = Self::join(base, generation, modes)? else {
+            return Ok(None);
+        };
+        open.empty().map(|is_empty| is_empty.then_some(open))
+    }
+
+    /// Removes all that is in the file, unless somebody else writes to it.
+    pub(crate) fn empty(&self) -> io::Result<bool> {
+        let is_ours = match self.file.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(error)) => return Err(error),
+        };
+        let emptied = if is_ours {
+            self.file.set_len(0)
+        } else {
+            Ok(())
+        };
+        // Asking for the exclusive lock may have cost us the shared one.
+        self.file.lock_shared()?;
+        emptied?;
+        if is_ours {
+            self.size.store(0, Ordering::Relaxed);
+            self.last_look.store(0, Ordering::Relaxed);
+            self.torn.store(false, Ordering::Relaxed);
+        }
+        Ok(is_ours)
+    }
+
     fn hold(file: File, path: PathBuf, base: &Path, generation: u32) -> io::Result<Option<Self>> {
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => return Ok(None),

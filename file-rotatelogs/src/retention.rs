@@ -89,10 +89,6 @@ impl Log {
             .max()
             .unwrap_or(0)
     }
-
-    pub(crate) fn form(&self, form: Form) -> Option<&Kept> {
-        self.forms.iter().find(|kept| kept.form == form)
-    }
 }
 
 impl Kept {

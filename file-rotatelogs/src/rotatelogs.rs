@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use crate::builder::Builder;
 use crate::error::Error;
@@ -118,6 +118,30 @@ impl RotateLogs {
     /// Returns the error of opening the file.
     pub fn reopen(&self) -> io::Result<()> {
         self.shared.tend_patiently(Occasion::Reopen)
+    }
+
+    /// Opens the file if none is open, which can only be in a [`lazy`](Builder::lazy) log
+    /// or after a failure.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of opening it.
+    pub fn ensure_open(&self) -> io::Result<()> {
+        self.shared.tend_patiently(Occasion::Record(0))
+    }
+
+    /// Begins a record that is too large to be put together first.
+    ///
+    /// Until it is dropped, this process goes on to no other file, so that all of it is in
+    /// one. Other processes may write in between its parts.
+    #[must_use]
+    pub fn long_record(&self) -> LongRecord<'_> {
+        // Told as an event; the parts go where they can.
+        drop(self.ensure_open());
+        LongRecord {
+            shared: &self.shared,
+            _rotor: self.shared.rotor.lock(),
+        }
     }
 
     /// Does what the passing of time asks for, as the next record would: goes on to the
@@ -262,6 +286,32 @@ impl fmt::Debug for RotateLogs {
     }
 }
 
+/// A record that is written in parts, see [`RotateLogs::long_record`].
+#[derive(Debug)]
+pub struct LongRecord<'a> {
+    shared: &'a Shared,
+    /// Who has it goes on to no other file, and lets nobody else.
+    _rotor: MutexGuard<'a, Rotor>,
+}
+
+/// Appends the bytes to the record.
+impl Write for LongRecord<'_> {
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        let state = self.shared.state.read();
+        let result = match &state.open {
+            Some(open) => open.append(part),
+            None => Err(state.unopened()),
+        };
+        drop(state);
+        self.shared.settle(result).map(|()| part.len())
+    }
+
+    /// Does nothing: each part has been written when `write` returns.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What the clones of a log have in common.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -372,11 +422,7 @@ impl Shared {
         }
     }
 
-    fn tend_with(
-        &self,
-        mut rotor: parking_lot::MutexGuard<'_, Rotor>,
-        occasion: Occasion,
-    ) -> io::Result<()> {
+    fn tend_with(&self, mut rotor: MutexGuard<'_, Rotor>, occasion: Occasion) -> io::Result<()> {
         let result = rotor.tend(self, occasion);
         let events = std::mem::take(&mut rotor.events);
         drop(rotor);

@@ -196,7 +196,19 @@ impl Rotor {
         };
         let attempt = self
             .hold(settings, view.is_some(), steady)
-            .and_then(|held| Ok((held, successor::open(settings, reason, view, &target)?)));
+            .and_then(|held| {
+                if let (Some(1), Some(view), true) = (settings.ring, view, reason.begins_anew())
+                    && view.base == target.base
+                {
+                    return match shared.view(OpenFile::empty) {
+                        Some(Ok(true)) => Ok((held, None)),
+                        Some(Err(error)) => Err(error),
+                        Some(Ok(false)) | None => Err(successor::in_use()),
+                    };
+                }
+                let open = successor::open(settings, reason, view, &target)?;
+                Ok((held, Some(open)))
+            });
         let (held, open) = match attempt {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
@@ -211,20 +223,21 @@ impl Rotor {
         self.period = target.period;
         self.look_at = steady + LOOK_EVERY;
         self.retry_at = 0;
-        let (path, id, base) = (
-            open.path().to_path_buf(),
-            open.id(),
-            open.base().to_path_buf(),
-        );
-        open.look(open.size(), settings.limit);
-        let old = shared.replace(Some(open));
+        // Where the file was only emptied, it is still the open one.
+        let old = open.and_then(|open| shared.replace(Some(open)));
+        let Some((path, id)) = shared.view(|open| {
+            open.look(open.size(), settings.limit);
+            (open.path().to_path_buf(), open.id())
+        }) else {
+            return Ok(());
+        };
         if !matches!(reason, Reason::Noted(_)) {
             settings.lock.set_note(&Note {
                 start: target.mark(settings),
                 path: path.clone(),
             });
         }
-        self.report(Attempt::Rotate, &base, Ok(()));
+        self.report(Attempt::Rotate, &path, Ok(()));
         self.point_link(settings, &path, id);
         self.events.push(match view {
             None => Event::Opened { path },

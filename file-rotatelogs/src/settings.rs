@@ -24,6 +24,11 @@ pub(crate) struct Settings {
     pub(crate) lock: RotationLock,
     pub(crate) modes: Modes,
     pub(crate) force_new_file: bool,
+    /// How many generations of a name there are, before the first is emptied and written
+    /// again.
+    pub(crate) ring: Option<u32>,
+    /// Whether the first file that is opened is emptied.
+    pub(crate) start_empty: bool,
     pub(crate) lazy: bool,
     pub(crate) sync: SyncPolicy,
     pub(crate) on_error: ErrorPolicy,

@@ -57,6 +57,14 @@ impl Reason {
             Self::Noted(_) => Cause::Other,
         }
     }
+
+    /// Tells whether what was written so far is to be left behind.
+    pub(crate) fn begins_anew(&self) -> bool {
+        matches!(
+            self,
+            Self::Period | Self::SetBack | Self::Size | Self::Request
+        )
+    }
 }
 
 impl View {
@@ -143,7 +151,7 @@ pub(crate) fn is_newer(
     let Some(file) = settings.pattern.parse(&note.path, &settings.clock) else {
         return false;
     };
-    if file.is_compressed() || !note.path.is_file() {
+    if settings.ring.is_some() || file.is_compressed() || !note.path.is_file() {
         return false;
     }
     if file.base() == view.base {
@@ -171,6 +179,9 @@ pub(crate) fn open(
     let mine = view
         .filter(|view| view.base == base)
         .map(|view| view.generation);
+    if let Some(ring) = settings.ring {
+        return open_in_ring(settings, ring, reason, base, mine);
+    }
     if settings.cadence == Cadence::Never
         && let (Reason::Size | Reason::Request, Some(view)) = (reason, view)
         && let Some(note) = settings.lock.note()
@@ -217,6 +228,32 @@ pub(crate) fn open(
             }
         }
     }
+}
+
+/// Opens the next of a fixed number of files, emptied.
+fn open_in_ring(
+    settings: &Settings,
+    ring: u32,
+    reason: &Reason,
+    base: &Path,
+    mine: Option<u32>,
+) -> io::Result<OpenFile> {
+    let kept = |generation| match OpenFile::create(base, generation, settings.modes)? {
+        Some(open) => Ok(Some(open)),
+        None => OpenFile::join(base, generation, settings.modes),
+    };
+    let open = match (reason, mine) {
+        (Reason::Replaced | Reason::Noted(_), Some(mine)) => kept(mine),
+        (Reason::Start, _) if !settings.start_empty => kept(0),
+        (_, Some(mine)) => OpenFile::overwrite(base, (mine + 1) % ring, settings.modes),
+        (_, None) => OpenFile::overwrite(base, 0, settings.modes),
+    };
+    open?.ok_or_else(in_use)
+}
+
+/// A file cannot be emptied that another process writes to.
+pub(crate) fn in_use() -> io::Error {
+    io::Error::new(io::ErrorKind::ResourceBusy, "another process writes to it")
 }
 
 /// The last generation of a base path.

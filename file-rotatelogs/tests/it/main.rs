@@ -1,4 +1,9 @@
 //! Speaks only through the public API.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails, and it tells what was left out"
+)]
 
 mod allocator;
 mod child;
@@ -8,6 +13,7 @@ mod faults;
 mod non_blocking;
 mod pattern;
 mod processes;
+mod program;
 mod retention;
 mod rotation;
 mod settings;

@@ -293,8 +293,7 @@ fn waiting_callers_are_let_go_when_the_queue_is_closed() {
             writeln!(&writer, "record {number}").unwrap();
         }
     });
-    let closer = log.clone();
-    let closing = thread::spawn(move || closer.close(PATIENCE));
+    let closing = thread::spawn(move || log.close(PATIENCE));
     stuck.free();
     thread.join().unwrap();
     closing.join().unwrap().unwrap();
@@ -311,7 +310,7 @@ fn idle_log_rotates_removes_and_compresses_on_time() {
         .max_files(2)
         .build()
         .unwrap();
-    let log = NonBlocking::new(logs.clone()).unwrap();
+    let log = NonBlocking::new(logs).unwrap();
     writeln!(&log, "x").unwrap();
     (&log).flush().unwrap();
     hands.advance(HOUR);

@@ -1,0 +1,646 @@
+//! The program `rotatelogs`.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use crate::support::{Scratch, contents, expect, names, need, tree, wait_until};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_rotatelogs");
+
+/// The program at work, with our end of the pipe.
+struct Piped(std::process::Child);
+
+impl Piped {
+    fn start(directory: &Path, arguments: &[&str]) -> Self {
+        let child = Command::new(PROGRAM)
+            .args(arguments)
+            .current_dir(directory)
+            .env("TZ", "Asia/Tokyo")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    fn write(&mut self, text: &str) {
+        let mut pipe = self.0.stdin.as_ref().unwrap();
+        pipe.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &self.0.id().to_string()])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Ends the input and waits for the program to end.
+    fn end(mut self) -> Output {
+        drop(self.0.stdin.take());
+        self.0.wait_with_output().unwrap()
+    }
+}
+
+/// Feeds the program and waits for its end.
+#[track_caller]
+fn run(directory: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut piped = Piped::start(directory, arguments);
+    piped.write(input);
+    let output = piped.end();
+    assert!(output.status.success(), "{output:?}");
+    output
+}
+
+#[test]
+fn lines_go_to_the_file_of_the_day_with_a_link() {
+    let scratch = Scratch::new();
+    run(
+        scratch.path(),
+        &["--link", "current.log", "log.%Y%m%d"],
+        "one\ntwo\n",
+    );
+    run(
+        scratch.path(),
+        &["--link", "current.log", "log.%Y%m%d"],
+        "three\n",
+    );
+    let files = tree(scratch.path());
+    assert_eq!(files.len(), 2, "{files:?}");
+    let (name, text) = files.last_key_value().unwrap();
+    assert_eq!(text, "one\ntwo\nthree\n");
+    assert_eq!(files["current.log"], format!("-> {name}"));
+}
+
+#[test]
+fn help_teaches_and_wrong_arguments_are_told() {
+    let help = Command::new(PROGRAM).arg("--help").output().unwrap();
+    let text = String::from_utf8(help.stdout).unwrap();
+    for words in [
+        "strftime",
+        "--link",
+        "--max-age",
+        "--compress",
+        "CustomLog",
+        "start_server",
+        "USR1",
+        "Exit status",
+        "never split",
+        "86400 -300",
+    ] {
+        assert!(text.contains(words), "--help tells of {words}");
+    }
+    for (arguments, words) in [
+        (&[][..], "LOGFILE"),
+        (&["a.%Q", "5M"], "unknown directive \"%Q\" at byte"),
+        (&["a", "5X"], "5X"),
+        (&["a", "0"], "0: neither seconds"),
+        (&["a", "86400", "60", "5M"], "come last"),
+        (&["-l", "a", "86400", "60"], "exclude each other"),
+        (&["--timezone", "Nowhere/Land", "a", "5M"], "Nowhere/Land"),
+        (&["--every", "1h", "a", "5M"], "cannot be used with"),
+        (&["--size", "0", "a"], "number of bytes"),
+        (&["--max-files", "0", "a"], "max_files"),
+        (&["-n", "3", "--max-files", "3", "a", "5M"], "ring"),
+        (&["--every", "1h", "a.%Y"], "stays the same"),
+        (&["--mode", "444", "a"], "0o444"),
+    ] {
+        let scratch = Scratch::new();
+        let output = Piped::start(scratch.path(), arguments).end();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(message.contains(words), "{arguments:?}: {message}");
+        assert!(names(scratch.path()).is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn names_are_those_of_apaches_program() {
+    // In UTC, local time or minutes from UTC; by the second when there is no directive.
+    let now = || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        i64::try_from(now.unwrap().as_secs()).unwrap()
+    };
+    let day = 86_400;
+    let before = now();
+    let scratch = Scratch::new();
+    run(scratch.path(), &["day", "86400"], "x\n");
+    run(scratch.path(), &["size", "5M"], "x\n");
+    run(scratch.path(), &["both", "3600", "5M"], "x\n");
+    run(scratch.path(), &["local.%Y%m%d%H", "86400", "540"], "x\n");
+    run(scratch.path(), &["-l", "zone.%Y%m%d%H", "86400"], "x\n");
+    run(scratch.path(), &["utc.%Y%m%d%H", "86400"], "x\n");
+    run(scratch.path(), &["behind.%Y%m%d%H", "86400", "-300"], "x\n");
+    let after = now();
+    let found = names(scratch.path());
+    let of = |start: &str| {
+        let name = found.iter().find(|name| name.starts_with(start)).unwrap();
+        name[start.len()..].to_owned()
+    };
+    let same = |value: String, make: &dyn Fn(i64) -> i64| {
+        let value: i64 = value.parse().unwrap();
+        assert!((make(before)..=make(after)).contains(&value), "{value}");
+    };
+    same(of("day."), &|now| now / day * day);
+    same(of("size."), &|now| now);
+    same(of("both."), &|now| now / 3600 * 3600);
+    // The hour of midnight, in each zone its own.
+    let date = |seconds: i64| {
+        let date = tz::UtcDateTime::from_timespec(seconds, 0).unwrap();
+        let (year, month, day) = (
+            i64::from(date.year()),
+            i64::from(date.month()),
+            i64::from(date.month_day()),
+        );
+        ((year * 100 + month) * 100 + day) * 100
+    };
+    same(of("utc."), &date);
+    same(of("local."), &|now| date(now + 9 * 3600));
+    same(of("zone."), &|now| date(now + 9 * 3600));
+    same(of("behind."), &|now| date(now - 5 * 3600));
+}
+
+#[test]
+fn names_agree_with_the_real_program_of_apache() {
+    let Some(apache) = ["/usr/bin/rotatelogs", "/usr/sbin/rotatelogs"]
+        .into_iter()
+        .find(|path| {
+            Path::new(path).exists()
+                && fs::canonicalize(path).unwrap() != fs::canonicalize(PROGRAM).unwrap()
+        })
+    else {
+        println!("left out: Apache's rotatelogs is not installed");
+        return;
+    };
+    for arguments in [
+        &["x", "86400"][..],
+        &["x", "3600", "5M"],
+        &["x.%Y-%m-%d-%H", "86400"],
+        &["-l", "x.%Y-%m-%d-%H_%M_%S", "86400"],
+        &["x.%Y-%m-%d-%H", "3600", "-300"],
+        &["x.%Y-%m-%d-%H", "3600", "345"],
+        &["-t", "x", "5M"],
+        &["-n", "3", "x", "5M"],
+        &["-f", "x.%j", "86400"],
+        &["-D", "deep/%Y/x", "86400"],
+    ] {
+        // The hour may change between the two runs, but not each time.
+        let agree = (0..3).any(|_| {
+            let found = [apache, PROGRAM].map(|program| {
+                let scratch = Scratch::new();
+                let mut child = Command::new(program)
+                    .args(arguments)
+                    .current_dir(scratch.path())
+                    .env("TZ", "Asia/Kathmandu")
+                    .stdin(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                child.stdin.take().unwrap().write_all(b"line\n").unwrap();
+                assert!(child.wait().unwrap().success(), "{program} {arguments:?}");
+                tree(scratch.path())
+            });
+            assert_eq!(found[0].len(), 1, "{arguments:?} {found:?}");
+            found[0] == found[1]
+        });
+        assert!(agree, "{arguments:?}");
+    }
+}
+
+#[test]
+fn no_line_is_split_across_files() {
+    let scratch = Scratch::new();
+    let mut piped = Piped::start(scratch.path(), &["--size", "100", "a.log"]);
+    let mut expected = String::new();
+    // Lines of all lengths, in pieces that end anywhere.
+    for length in 0..400_usize {
+        expected.push_str(&format!("{length} {}\n", "x".repeat(length % 130)));
+    }
+    for piece in expected.as_bytes().chunks(37) {
+        piped.write(std::str::from_utf8(piece).unwrap());
+    }
+    assert!(piped.end().status.success());
+    let files = tree(scratch.path());
+    assert!(files.len() > 100, "{} files", files.len());
+    let mut all = String::new();
+    for number in 0..files.len() {
+        let suffix = if number == 0 {
+            String::new()
+        } else {
+            format!(".{number}")
+        };
+        let text = &files[&format!("a.log{suffix}")];
+        assert!(text.ends_with('\n'), "{number}: {text:?}");
+        assert!(
+            text.len() <= 100 || text.lines().count() == 1,
+            "{number}: {text:?}"
+        );
+        all.push_str(text);
+    }
+    assert_eq!(all, expected);
+}
+
+#[test]
+fn line_that_comes_slowly_is_written_when_its_end_is_there() {
+    let scratch = Scratch::new();
+    let mut piped = Piped::start(scratch.path(), &["--size", "10", "a.log"]);
+    piped.write("first\nslow");
+    wait_until("the first line is written", || {
+        scratch.join("a.log").exists()
+    });
+    piped.write(" and");
+    piped.signal("USR1");
+    wait_until("the signal is seen", || names(scratch.path()).len() == 2);
+    piped.write(" steady\nnext\n");
+    assert!(piped.end().status.success());
+    assert_eq!(
+        tree(scratch.path()),
+        expect([
+            ("a.log", "first\n"),
+            ("a.log.1", "slow and steady\n"),
+            ("a.log.2", "next\n")
+        ])
+    );
+}
+
+#[test]
+fn line_longer_than_any_buffer_is_in_one_file() {
+    let scratch = Scratch::new();
+    let mut piped = Piped::start(scratch.path(), &["--size", "1M", "a.log"]);
+    piped.write("before\n");
+    let part = "0123456789".repeat(10_000);
+    for _ in 0..35 {
+        piped.write(&part);
+    }
+    piped.signal("USR1");
+    piped.write("end\n");
+    piped.write("after\n");
+    let long_without_end = "y".repeat(3_000_000);
+    piped.write(&long_without_end);
+    assert!(piped.end().status.success());
+    let texts: Vec<String> = tree(scratch.path()).into_values().collect();
+    let all = texts.concat();
+    assert_eq!(all.len(), 7 + 3_500_000 + 4 + 6 + 3_000_000);
+    let long = texts
+        .iter()
+        .find(|text| text.contains("0123456789"))
+        .unwrap();
+    assert!(long.contains(&format!("{}end\n", part.repeat(35))));
+    assert!(texts.iter().any(|text| text.ends_with(&long_without_end)));
+    assert!(texts.len() > 1);
+}
+
+#[test]
+fn last_line_without_an_end_is_written_as_it_is() {
+    let scratch = Scratch::new();
+    run(scratch.path(), &["a.log"], "one\ntwo");
+    assert_eq!(contents(&scratch.join("a.log")), b"one\ntwo");
+    run(scratch.path(), &["a.log"], "three\n");
+    assert_eq!(contents(&scratch.join("a.log")), b"one\ntwo\nthree\n");
+}
+
+#[test]
+fn any_bytes_pass_unchanged() {
+    let scratch = Scratch::new();
+    let mut piped = Piped::start(scratch.path(), &["a.log"]);
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let pipe = piped.0.stdin.as_mut().unwrap();
+    pipe.write_all(&bytes).unwrap();
+    assert!(piped.end().status.success());
+    assert_eq!(contents(&scratch.join("a.log")), bytes);
+}
+
+#[test]
+fn no_file_is_made_without_a_line_unless_asked_for() {
+    let scratch = Scratch::new();
+    run(scratch.path(), &["a.%Y", "31622400"], "");
+    assert!(names(scratch.path()).is_empty());
+    run(scratch.path(), &["-f", "a.%Y", "31622400"], "");
+    assert_eq!(names(scratch.path()).len(), 1);
+    let piped = Piped::start(scratch.path(), &["-c", "b.%s", "1"]);
+    wait_until("there is a file for each second", || {
+        names(scratch.path()).len() >= 4
+    });
+    assert!(piped.end().status.success());
+}
+
+#[test]
+fn echo_copies_the_lines_and_stops_when_nobody_reads() {
+    let scratch = Scratch::new();
+    let output = run(scratch.path(), &["-e", "a.log"], "one\ntwo");
+    assert_eq!(output.stdout, b"one\ntwo");
+    let mut piped = Piped::start(scratch.path(), &["-e", "b.log"]);
+    piped.write("one\n");
+    let mut reader = BufReader::new(piped.0.stdout.take().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert_eq!(line, "one\n");
+    drop(reader);
+    piped.write("two\n");
+    wait_until("it is in the file", || {
+        fs::read(scratch.join("b.log")).unwrap_or_default() == b"one\ntwo\n"
+    });
+    piped.write("three\n");
+    let output = piped.end();
+    assert!(output.status.success());
+    assert_eq!(contents(&scratch.join("b.log")), b"one\ntwo\nthree\n");
+    assert_eq!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .matches("echo")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn program_is_run_with_the_new_file_and_the_old() {
+    let scratch = Scratch::new();
+    let script = scratch.join("script");
+    fs::write(
+        &script,
+        "#!/bin/sh\ncat\necho \"$# ${1##*/} ${2##*/}\" >> calls\n",
+    )
+    .unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut piped = Piped::start(scratch.path(), &["-p", "./script", "--size", "5", "a.log"]);
+    let calls = || fs::read_to_string(scratch.join("calls")).unwrap_or_default();
+    piped.write("one\n");
+    wait_until("it is run first", || calls() == "1 a.log \n");
+    piped.write("two\n");
+    wait_until("it is run again", || {
+        calls() == "1 a.log \n2 a.log.1 a.log\n"
+    });
+    assert!(piped.end().status.success());
+
+    let output = run(scratch.path(), &["-p", "./missing", "b.log"], "one\n");
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("./missing")
+    );
+}
+
+#[test]
+fn verbose_tells_what_is_done() {
+    let scratch = Scratch::new();
+    let output = run(
+        scratch.path(),
+        &["-v", "--size", "5", "--max-files", "2", "a.log"],
+        "one\ntwo\nthree\n",
+    );
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        message.contains("opened") && message.contains("rotated"),
+        "{message}"
+    );
+    let output = run(scratch.path(), &["b.log"], "one\n");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn first_term_waits_for_the_end_of_input_and_the_second_ends_at_once() {
+    let scratch = Scratch::new();
+    for signal in ["TERM", "INT"] {
+        let mut piped = Piped::start(scratch.path(), &["a.log"]);
+        piped.write("before\n");
+        wait_until("it is written", || scratch.join("a.log").exists());
+        piped.signal(signal);
+        std::thread::sleep(Duration::from_millis(50));
+        piped.write("after\n");
+        wait_until("it still writes", || {
+            contents(&scratch.join("a.log")).ends_with(b"after\n")
+        });
+        assert!(piped.end().status.success());
+
+        let mut piped = Piped::start(scratch.path(), &["a.log"]);
+        piped.write("whole\npart");
+        wait_until("it is written", || {
+            contents(&scratch.join("a.log")).ends_with(b"whole\n")
+        });
+        piped.signal(signal);
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(piped.0.try_wait().unwrap().is_none(), "it goes on");
+        piped.signal(signal);
+        let status = piped.0.wait().unwrap();
+        assert!(status.success(), "{status}");
+        assert_eq!(
+            contents(&scratch.join("a.log")),
+            b"before\nafter\nwhole\npart"
+        );
+        fs::remove_file(scratch.join("a.log")).unwrap();
+    }
+}
+
+#[test]
+fn hangup_opens_a_moved_file_anew() {
+    let scratch = Scratch::new();
+    let mut piped = Piped::start(scratch.path(), &["a.log"]);
+    piped.write("one\n");
+    wait_until("it is written", || scratch.join("a.log").exists());
+    fs::rename(scratch.join("a.log"), scratch.join("moved")).unwrap();
+    piped.signal("HUP");
+    wait_until("there is a new file", || scratch.join("a.log").exists());
+    piped.write("two\n");
+    assert!(piped.end().status.success());
+    assert_eq!(
+        tree(scratch.path()),
+        expect([("a.log", "two\n"), ("moved", "one\n")])
+    );
+}
+
+#[test]
+fn old_files_are_compressed_and_removed() {
+    let scratch = Scratch::new();
+    let mut piped = Piped::start(
+        scratch.path(),
+        &["--size", "5", "--compress", "--max-files", "3", "a.log"],
+    );
+    for number in 1..=6 {
+        piped.write(&format!("no {number}\n"));
+    }
+    wait_until("all is in order", || {
+        names(scratch.path()) == ["a.log.3.gz", "a.log.4.gz", "a.log.5"]
+    });
+    assert!(piped.end().status.success());
+    assert_eq!(contents(&scratch.join("a.log.4.gz")), b"no 5\n");
+    let zstd = Scratch::new();
+    let mut piped = Piped::start(zstd.path(), &["--size", "5", "--compress=zstd", "a.log"]);
+    piped.write("no 1\nno 2\n");
+    wait_until("it is compressed", || {
+        names(zstd.path()) == ["a.log.1", "a.log.zst"]
+    });
+    assert!(piped.end().status.success());
+}
+
+#[test]
+fn ring_of_files_is_written_over() {
+    let scratch = Scratch::new();
+    let lines = |from: u32, to: u32| (from..to).map(|n| format!("no {n}\n")).collect::<String>();
+    run(scratch.path(), &["-n", "3", "a", "5B"], &lines(0, 5));
+    assert_eq!(
+        tree(scratch.path()),
+        expect([("a", "no 3\n"), ("a.1", "no 4\n"), ("a.2", "no 2\n")])
+    );
+    // Begins with the first, and appends to it unless told to empty it.
+    run(scratch.path(), &["-n", "3", "a", "1K"], "more\n");
+    assert_eq!(contents(&scratch.join("a")), b"no 3\nmore\n");
+    run(scratch.path(), &["-n", "3", "-t", "a", "1K"], "new\n");
+    assert_eq!(contents(&scratch.join("a")), b"new\n");
+}
+
+#[test]
+fn truncated_file_is_emptied_instead_of_rotated() {
+    let scratch = Scratch::new();
+    fs::write(scratch.join("a"), "old\n").unwrap();
+    run(scratch.path(), &["-t", "a", "5B"], "no 1\nno 2\nno 3\n");
+    assert_eq!(tree(scratch.path()), expect([("a", "no 3\n")]));
+
+    // -T appends to the first and empties those that come after.
+    let output = Command::new("date").args(["-u", "+%S"]).output().unwrap();
+    assert!(output.status.success());
+    for second in 0..60 {
+        fs::write(scratch.join(&format!("b.{second:02}")), "old\n").unwrap();
+    }
+    let mut piped = Piped::start(scratch.path(), &["-T", "b.%S", "1"]);
+    let changed = || {
+        let files = tree(scratch.path());
+        files.values().filter(|text| text.contains("new")).count()
+    };
+    while changed() < 3 {
+        piped.write("new\n");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(piped.end().status.success());
+    let files = tree(scratch.path());
+    let new: Vec<&String> = files.values().filter(|text| text.contains("new")).collect();
+    assert_eq!(
+        new.iter()
+            .filter(|text| text.starts_with("old\nnew\n"))
+            .count(),
+        1,
+        "{new:?}"
+    );
+    assert_eq!(
+        new.iter().filter(|text| text.starts_with("new\n")).count(),
+        new.len() - 1
+    );
+}
+
+#[test]
+fn period_that_the_name_does_not_show_is_told_and_the_name_decides() {
+    let scratch = Scratch::new();
+    let output = run(scratch.path(), &["a.%Y", "3600"], "x\n");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("stays the same"), "{message}");
+    assert_eq!(names(scratch.path()).len(), 1);
+    assert!(names(scratch.path())[0].starts_with("a.2"));
+}
+
+#[test]
+fn file_that_cannot_be_written_costs_lines_and_the_exit_status_tells() {
+    if !need("prlimit") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut child = Command::new("prlimit")
+        .args(["--fsize=1000:", PROGRAM, "a.log"])
+        .current_dir(scratch.path())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = format!("{}\n", "x".repeat(99));
+    let mut pipe = child.stdin.take().unwrap();
+    for _ in 0..15 {
+        pipe.write_all(line.as_bytes()).unwrap();
+    }
+    drop(pipe);
+    let mut message = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut message)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(
+        message.contains("cannot write") && message.contains("5 lines were lost"),
+        "{message}"
+    );
+    assert_eq!(contents(&scratch.join("a.log")), line.repeat(10).as_bytes());
+}
+
+#[test]
+fn several_processes_share_the_files() {
+    let scratch = Scratch::new();
+    let arguments = ["--size", "4K", "--link", "current", "a.log"];
+    let mut children: Vec<Piped> = (0..3)
+        .map(|_| Piped::start(scratch.path(), &arguments))
+        .collect();
+    for number in 0..500 {
+        for (index, child) in children.iter_mut().enumerate() {
+            child.write(&format!("{index} {number} {}\n", "x".repeat(20)));
+        }
+    }
+    for child in children {
+        let output = child.end();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}"
+        );
+    }
+    let files = tree(scratch.path());
+    let mut lines: Vec<String> = files
+        .values()
+        .filter(|text| !text.starts_with("-> "))
+        .flat_map(|text| text.lines().map(str::to_owned))
+        .collect();
+    assert_eq!(lines.len(), 1500);
+    lines.sort();
+    lines.dedup();
+    assert_eq!(lines.len(), 1500);
+    assert!(files.len() > 5, "{} files", files.len());
+}
+
+/// The original of Server::Starter, in Perl, with us behind its pipe.
+#[test]
+fn start_server_logs_through_the_pipe() {
+    if !need("start_server") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let log = format!("| exec {PROGRAM} --link current.log 'server.%Y.log' 31622400");
+    let mut child = Command::new("start_server")
+        .args(["--log-file", &log, "--interval=1", "--", "sh", "-c"])
+        .arg("echo \"worker $$ says hello\"; trap 'echo goodbye; exit 0' TERM; while :; do sleep 0.1; done")
+        .current_dir(scratch.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let log = || fs::read_to_string(scratch.join("current.log")).unwrap_or_default();
+    let kill = |signal: &str| {
+        let status = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    wait_until("the worker is heard", || log().contains("says hello\n"));
+    kill("-HUP");
+    wait_until("the next worker is heard", || {
+        log().matches("says hello\n").count() == 2
+    });
+    wait_until("the first says goodbye", || log().contains("goodbye\n"));
+    kill("-TERM");
+    wait_until("the last line arrives", || {
+        log().matches("goodbye\n").count() == 2
+    });
+    child.wait().unwrap();
+    let lines = log();
+    assert!(lines.lines().all(|line| !line.is_empty()), "{lines}");
+}
