@@ -55,8 +55,9 @@ impl Spawn<'_> {
     ///
     /// Fails if the program cannot be executed, and then nothing of it is left.
     pub(crate) fn spawn(&self) -> io::Result<Process> {
-        let _placeholders = self.occupy_targets()?;
+        let placeholders = self.occupy_targets()?;
         let child = self.command()?.spawn()?;
+        drop(placeholders);
         let pid = pid_t::try_from(child.id()).map_err(io::Error::other)?;
         // Dropping a `Child` neither ends nor reaps it.
         drop(child);
@@ -157,19 +158,23 @@ impl Spawn<'_> {
     /// spawn itself gets a number that is about to be overwritten.
     fn occupy_targets(&self) -> io::Result<Vec<OwnedFd>> {
         let mut placeholders = Vec::new();
+        if self.descriptors.is_empty() {
+            return Ok(placeholders);
+        }
+        let null = File::open("/dev/null")?;
         for &(_, target) in self.descriptors {
-            // SAFETY: asks whether a number is in use, and touches nothing.
-            let free = unsafe { libc::fcntl(target, libc::F_GETFD) } == -1;
-            if free {
-                let null = File::open("/dev/null")?;
-                // SAFETY: the number is free, so nothing is closed, and the new
-                // descriptor has no other owner.
-                placeholders.push(unsafe {
-                    let fd = check(libc::dup3(null.as_raw_fd(), target, libc::O_CLOEXEC))?;
-                    OwnedFd::from_raw_fd(fd)
-                });
+            // SAFETY: the system call returns a new descriptor, which is ours alone.
+            let fd = unsafe {
+                let lowest = libc::fcntl(null.as_raw_fd(), libc::F_DUPFD_CLOEXEC, target);
+                OwnedFd::from_raw_fd(check(lowest)?)
+            };
+            // If it got another number, the one asked for is in use.
+            if fd.as_raw_fd() == target {
+                placeholders.push(fd);
             }
         }
+        // It may have such a number itself.
+        placeholders.push(null.into());
         Ok(placeholders)
     }
 }
@@ -507,3 +512,96 @@ fn check_long(result: libc::c_long) -> io::Result<libc::c_long> {
 const LISTEN_PID: &[u8; 11] = b"LISTEN_PID=";
 /// Enough for every number of 32 bits.
 const DIGITS: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn spawn(
+        program: &str,
+        args: &[&str],
+        descriptors: &[(BorrowedFd<'_>, RawFd)],
+    ) -> io::Result<Process> {
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        let env = [("PATH".into(), "/usr/bin:/bin".into())];
+        Spawn {
+            program: OsStr::new(program),
+            args: &args,
+            env: &env,
+            dir: None,
+            descriptors,
+            listen_pid: true,
+            default_signals: &[],
+            ignored_signals: &[],
+            death_signal: None,
+            cgroup: None,
+        }
+        .spawn()
+    }
+
+    fn wait_for(process: &Process) -> Exit {
+        loop {
+            if let Some(exit) = process.try_wait().unwrap() {
+                return exit;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn failure_to_execute_is_told_whatever_numbers_the_descriptors_get() {
+        // The standard library tells it through a pipe of its own, whose number is
+        // the lowest that is free.
+        let null = File::open("/dev/null").unwrap();
+        let descriptors: Vec<_> = (3..60).map(|number| (null.as_fd(), number)).collect();
+        // Numbers that are in use are other tests' business.
+        let free = |number: &RawFd| !Path::new(&format!("/proc/self/fd/{number}")).exists();
+        let descriptors: Vec<_> = descriptors
+            .into_iter()
+            .filter(|(_, number)| free(number))
+            .collect();
+        let error = spawn("/nowhere/program", &[], &descriptors).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn descriptors_may_change_places() {
+        let (one, two) = (
+            File::open("/dev/null").unwrap(),
+            File::open("/dev/zero").unwrap(),
+        );
+        let (a, b) = (one.as_raw_fd(), two.as_raw_fd());
+        let script = format!(
+            "[ $(readlink /proc/$$/fd/{a}) = /dev/zero ] && [ $(readlink /proc/$$/fd/{b}) = /dev/null ]"
+        );
+        let process = spawn(
+            "sh",
+            &["-c", &script],
+            &[(one.as_fd(), b), (two.as_fd(), a)],
+        )
+        .unwrap();
+        assert_eq!(wait_for(&process), Exit::Code(0));
+    }
+
+    #[test]
+    fn listen_pid_is_the_programs_own() {
+        let process = spawn("sh", &["-c", "[ \"$LISTEN_PID\" = $$ ]"], &[]).unwrap();
+        assert_eq!(wait_for(&process), Exit::Code(0));
+    }
+
+    #[test]
+    fn end_of_a_process_tells_how() {
+        let process = spawn("sh", &["-c", "exit 7"], &[]).unwrap();
+        assert_eq!(wait_for(&process), Exit::Code(7));
+        let process = spawn("sleep", &["600"], &[]).unwrap();
+        assert_eq!(process.try_wait().unwrap(), None);
+        process.signal(Signal::KILL).unwrap();
+        assert_eq!(wait_for(&process), Exit::Signal(9, false));
+        assert!(
+            process.signal(Signal::KILL).is_err(),
+            "nobody is left to be signalled"
+        );
+    }
+}

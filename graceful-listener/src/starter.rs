@@ -460,7 +460,6 @@ impl Starter {
         ));
         self.stopping = true;
         self.manager.stopping();
-        self.pending = false;
         (self.start_at, self.verdict_at, self.kill_old_at) = (None, None, None);
         let left = self.current.take().into_iter().chain(self.candidate.take());
         self.old.extend(left);

@@ -263,3 +263,16 @@ fn worker_may_ask_for_more_time() {
     let daemon = daemon.start();
     daemon.wait_for_generations(&[1]);
 }
+
+#[test]
+fn descendant_whose_parent_is_gone_is_known_by_its_process_group() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--wait-ready"])
+        .shell("( (sleep 0.3; systemd-notify --ready) & ); exec sleep 600");
+    if !child::has("systemd-notify") {
+        return;
+    }
+    let daemon = daemon.start();
+    daemon.wait_for_generations(&[1]);
+}
