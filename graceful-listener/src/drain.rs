@@ -258,6 +258,7 @@ pub(crate) struct OpenSocket {
     // Held while the descriptor is used, so that its owner cannot close it then.
     fd: Mutex<Option<RawFd>>,
     upgraded: AtomicBool,
+    lingers: AtomicBool,
 }
 
 impl OpenSocket {
@@ -265,6 +266,7 @@ impl OpenSocket {
         Self {
             fd: Mutex::new(Some(fd)),
             upgraded: AtomicBool::new(false),
+            lingers: AtomicBool::new(false),
         }
     }
 
@@ -273,6 +275,16 @@ impl OpenSocket {
     pub(crate) fn close(&self) -> bool {
         *self.fd() = None;
         self.upgraded.load(Ordering::SeqCst)
+    }
+
+    /// Notes that the client may go on sending after the last response.
+    pub(crate) fn linger(&self) {
+        self.lingers.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client has sent, or may go on sending, what nobody will read.
+    pub(crate) fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Relaxed) || self.has_input()
     }
 
     /// Whether bytes have arrived that were not read yet.

@@ -337,6 +337,7 @@ impl Options {
             tokio::select! {
                 // The drain is told before its end is noticed.
                 biased;
+                () = shared.reached(Phase::Ended) => break,
                 name = signals.next() => {
                     info!("{name} received");
                     if signals.wants_to_end_now() {
@@ -351,7 +352,7 @@ impl Options {
                 () = shared.reached(Phase::Draining), if began.is_none() => {
                     began = Some(Instant::now());
                     upgrades.cancel().await;
-                    let status = format!("draining {} connections", self.drain.connections());
+                    let status = format!("draining, open connections: {}", self.drain.connections());
                     info!("{status}");
                     if !shared.is_handed_over() {
                         let message = NotifyMessage::new().stopping().status(&status).extend_timeout(self.drain_timeout);
@@ -364,13 +365,12 @@ impl Options {
                     warn!("the drain has taken longer than {:?}", self.drain_timeout);
                     shared.advance(Phase::Ended);
                 }
-                () = shared.reached(Phase::Ended) => break,
             }
         }
         let served = shared.cut();
         if served.cut > 0 {
             warn!(
-                "{} connections were cut, {} of them upgraded",
+                "connections cut: {}, of them upgraded: {}",
                 served.cut, served.cut_upgraded
             );
             // They end on their own tasks, in a moment.

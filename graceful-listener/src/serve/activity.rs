@@ -1,27 +1,35 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::drain::{OpenSocket, Phase, Shared};
+
 /// What a connection is doing, as seen by those who read from it and those who answer.
 ///
-/// HTTP/2 answers on other tasks than the one that reads, hence the atomics.
-#[derive(Debug)]
+/// HTTP/2 answers on other tasks than the one that reads, hence the atomics. A
+/// request costs one look at the clock, when it ends.
 pub(super) struct Activity {
+    shared: Arc<Shared>,
+    socket: Arc<OpenSocket>,
     accepted: Instant,
     in_flight: AtomicUsize,
-    /// Nanoseconds after `accepted`, 0 for never.
+    /// When the last request ended, in nanoseconds after `accepted`; 0 for never.
     idle_since: AtomicU64,
-    head_since: AtomicU64,
+    /// Whether something has come since then.
+    has_input: AtomicBool,
     preface: AtomicUsize,
     is_http2: AtomicBool,
 }
 
 impl Activity {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, socket: &Arc<OpenSocket>) -> Self {
         Self {
+            shared: Arc::clone(shared),
+            socket: Arc::clone(socket),
             accepted: Instant::now(),
             in_flight: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
-            head_since: AtomicU64::new(0),
+            has_input: AtomicBool::new(false),
             preface: AtomicUsize::new(0),
             is_http2: AtomicBool::new(false),
         }
@@ -33,41 +41,56 @@ impl Activity {
         if seen < PREFACE.len() {
             self.look_for_preface(seen, bytes);
         }
-        let idle = self.in_flight.load(Ordering::Relaxed) == 0;
-        if idle && self.head_since.load(Ordering::Relaxed) == 0 {
-            self.head_since.store(self.now(), Ordering::Relaxed);
+        if self.in_flight.load(Ordering::Relaxed) == 0 {
+            self.has_input.store(true, Ordering::Relaxed);
         }
     }
 
     pub(super) fn request_begins(&self) {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        self.head_since.store(0, Ordering::Relaxed);
+        self.has_input.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn request_ends(&self) {
-        self.idle_since.store(self.now(), Ordering::Relaxed);
+        let nanos = self.accepted.elapsed().as_nanos();
+        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX).max(1);
+        self.idle_since.store(nanos, Ordering::Relaxed);
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Notes that a request has a body, which may come after its response.
+    pub(super) fn expect_body(&self) {
+        self.socket.linger();
+    }
+
+    /// Whether a response that begins now is the last one of its connection.
+    pub(super) fn is_last(&self) -> bool {
+        self.shared.phase() != Phase::Serving
     }
 
     pub(super) fn is_http2(&self) -> bool {
         self.is_http2.load(Ordering::Relaxed)
     }
 
-    /// What the client has been doing, and since when.
     pub(super) fn state(&self) -> State {
         if self.in_flight.load(Ordering::Acquire) > 0 {
             return State::Busy;
         }
-        let idle = self.idle_since.load(Ordering::Relaxed);
         // The frames of HTTP/2 are not always a request's.
-        if self.is_http2() {
-            return State::Idle(self.at(idle));
+        let has_input = self.has_input.load(Ordering::Relaxed) && !self.is_http2();
+        match self.idle_since.load(Ordering::Relaxed) {
+            0 if !self.is_http2() => State::First,
+            _ if has_input => State::Next,
+            _ => State::Idle,
         }
-        match (self.head_since.load(Ordering::Relaxed), idle) {
-            (0, 0) => State::Sending(self.accepted),
-            (0, idle) => State::Idle(self.at(idle)),
-            (head, _) => State::Sending(self.at(head)),
-        }
+    }
+
+    pub(super) const fn accepted(&self) -> Instant {
+        self.accepted
+    }
+
+    pub(super) fn idle_since(&self) -> Instant {
+        self.accepted + Duration::from_nanos(self.idle_since.load(Ordering::Relaxed))
     }
 
     fn look_for_preface(&self, seen: usize, bytes: &[u8]) {
@@ -81,25 +104,18 @@ impl Activity {
             self.preface.store(PREFACE.len(), Ordering::Relaxed);
         }
     }
-
-    fn now(&self) -> u64 {
-        let nanos = self.accepted.elapsed().as_nanos();
-        u64::try_from(nanos).unwrap_or(u64::MAX).max(1)
-    }
-
-    fn at(&self, nanos: u64) -> Instant {
-        self.accepted + Duration::from_nanos(nanos)
-    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum State {
+    /// The first request is expected, or has come in part.
+    First,
     /// Requests are being answered.
     Busy,
-    /// A request is expected, or has come in part.
-    Sending(Instant),
     /// The last request was answered, and nothing has come since.
-    Idle(Instant),
+    Idle,
+    /// A part of another request has come.
+    Next,
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

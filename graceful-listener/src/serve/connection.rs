@@ -50,12 +50,14 @@ pub(super) async fn run<S, B, F, Fut, T>(
     let socket = Arc::clone(stream.socket());
     let (id, endpoints) = (stream.id(), stream.endpoints().clone());
     let watch = Watch {
-        activity: Arc::new(Activity::new()),
+        activity: Arc::new(Activity::new(&shared, &socket)),
         socket: Arc::clone(&socket),
         limits,
         shared: Arc::clone(&shared),
     };
     let accepted = tokio::select! {
+        // Most often there is nothing to wait for.
+        biased;
         accepted = acceptor(stream) => accepted,
         () = shared.reached(Phase::Ended) => return,
         () = tokio::time::sleep(limits.header_read_timeout) => Err(std::io::ErrorKind::TimedOut.into()),
@@ -66,12 +68,11 @@ pub(super) async fn run<S, B, F, Fut, T>(
             return debug!(peer = %endpoints.peer(), %error, "connection refused by the acceptor");
         }
     };
-    let service = Requests::new(
+    let service = Requests {
         service,
-        endpoints.clone(),
-        Arc::clone(&watch.activity),
-        Arc::clone(&shared),
-    );
+        endpoints: endpoints.clone(),
+        activity: Arc::clone(&watch.activity),
+    };
     if let Err(error) = watch.serve(io, service).await {
         debug!(peer = %endpoints.peer(), error, "connection failed");
     }
@@ -114,7 +115,7 @@ impl Watch {
         let mut known = None;
         let mut timer = pin!(sleep_until(tokio::time::Instant::now()));
         let mut due = None;
-        let mut closing = None;
+        let mut progress = Progress::default();
         poll_fn(|context| {
             loop {
                 if let Poll::Ready(result) = connection.as_mut().poll(context) {
@@ -126,21 +127,27 @@ impl Watch {
                     change.set(changed());
                     let _ = change.as_mut().poll(context);
                 }
-                match self.next_step(Instant::now(), self.shared.phase(), closing) {
+                // A timer that rings too early costs less than one that is set
+                // anew for each request.
+                let set = due.filter(|_| !timer.is_elapsed());
+                if known == Some(Phase::Serving)
+                    && set.is_some_and(|due| self.is_enough(due, &mut progress))
+                {
+                    return Poll::Pending;
+                }
+                match self.next_step(Instant::now(), self.shared.phase(), &mut progress) {
                     Step::Cut => return Poll::Ready(Ok(())),
                     Step::Close => {
-                        closing = Some(Instant::now());
+                        progress.closing = Some(Instant::now());
                         connection.as_mut().graceful_shutdown();
                     }
+                    Step::Wait(deadline) if set.is_some_and(|due| due <= deadline) => {
+                        return Poll::Pending;
+                    }
                     Step::Wait(deadline) => {
-                        // A timer that rings too early costs less than one that
-                        // is set anew for each request.
-                        let late = due.is_none_or(|due| deadline < due) || timer.is_elapsed();
-                        if late {
-                            due = Some(deadline);
-                            timer.as_mut().reset(deadline.into());
-                        }
-                        if !late || timer.as_mut().poll(context).is_pending() {
+                        due = Some(deadline);
+                        timer.as_mut().reset(deadline.into());
+                        if timer.as_mut().poll(context).is_pending() {
                             return Poll::Pending;
                         }
                     }
@@ -150,14 +157,29 @@ impl Watch {
         .await
     }
 
-    fn next_step(&self, now: Instant, phase: Phase, closing: Option<Instant>) -> Step {
+    /// Whether a timer that was set before rings in time, which is told without
+    /// a look at the clock.
+    fn is_enough(&self, due: Instant, progress: &mut Progress) -> bool {
+        let state = self.activity.state();
+        if state != State::Next {
+            progress.next_since = None;
+        }
+        progress.closing.is_none()
+            && match state {
+                // It was set when the connection was accepted, or does not matter.
+                State::First | State::Busy => true,
+                State::Idle => due <= self.activity.idle_since() + self.limits.keep_alive_timeout,
+                State::Next => progress.next_since.is_some(),
+            }
+    }
+
+    fn next_step(&self, now: Instant, phase: Phase, progress: &mut Progress) -> Step {
         let Limits {
             header_read_timeout,
             keep_alive_timeout,
             linger,
         } = self.limits;
         let draining = phase == Phase::Draining;
-        let state = self.activity.state();
         let or_else = |deadline, then| {
             if now < deadline {
                 Step::Wait(deadline)
@@ -165,18 +187,25 @@ impl Watch {
                 then
             }
         };
+        let state = self.activity.state();
+        let since = match state {
+            State::First => self.activity.accepted(),
+            State::Busy => now,
+            State::Idle => self.activity.idle_since(),
+            State::Next => progress.next_since.unwrap_or(now),
+        };
+        progress.next_since = (state == State::Next).then_some(since);
         if phase == Phase::Ended {
             return Step::Cut;
         }
-        match (state, closing) {
-            (State::Idle(since) | State::Sending(since), Some(closing)) => {
-                or_else(since.max(closing) + header_read_timeout, Step::Cut)
-            }
+        match (state, progress.closing) {
+            (State::Busy, Some(_)) => Step::Wait(now + header_read_timeout),
+            (_, Some(closing)) => or_else(since.max(closing) + header_read_timeout, Step::Cut),
             // No stream is lost by telling HTTP/2 at once.
             (_, None) if draining && self.activity.is_http2() => Step::Close,
-            (State::Busy, _) => Step::Wait(now + header_read_timeout),
-            (State::Sending(since), None) => or_else(since + header_read_timeout, Step::Cut),
-            (State::Idle(since), None) => {
+            (State::Busy, None) => Step::Wait(now + header_read_timeout),
+            (State::First | State::Next, None) => or_else(since + header_read_timeout, Step::Cut),
+            (State::Idle, None) => {
                 let limit = if draining { linger } else { keep_alive_timeout };
                 match or_else(since + limit, Step::Close) {
                     // A request has come, and will be read in a moment.
@@ -186,6 +215,15 @@ impl Watch {
             }
         }
     }
+}
+
+/// What the watch remembers from one look at a connection to the next.
+#[derive(Default)]
+struct Progress {
+    /// When a part of a request was first seen.
+    next_since: Option<Instant>,
+    /// When the connection was told to close.
+    closing: Option<Instant>,
 }
 
 enum Step {

@@ -1,6 +1,7 @@
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
@@ -11,51 +12,52 @@ use tower_service::Service;
 
 use super::activity::Activity;
 use super::stream::Endpoints;
-use crate::drain::{Phase, Shared};
+
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The user's service on one connection: it sees each request begin and end.
 pub(super) struct Requests<S> {
-    service: S,
-    endpoints: Endpoints,
-    activity: Arc<Activity>,
-    shared: Arc<Shared>,
-}
-
-impl<S> Requests<S> {
-    pub(super) const fn new(
-        service: S,
-        endpoints: Endpoints,
-        activity: Arc<Activity>,
-        shared: Arc<Shared>,
-    ) -> Self {
-        Self {
-            service,
-            endpoints,
-            activity,
-            shared,
-        }
-    }
+    pub(super) service: S,
+    pub(super) endpoints: Endpoints,
+    pub(super) activity: Arc<Activity>,
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Requests<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    S::Error: Into<BoxError>,
 {
     type Response = Response<InFlightBody<B>>;
-    type Error = S::Error;
+    type Error = BoxError;
     type Future = InFlight<S>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let guard = Guard::new(&self.activity);
+        if !request.body().is_end_stream() {
+            self.activity.expect_body();
+        }
         request.extensions_mut().insert(self.endpoints.clone());
-        InFlight {
-            version: request.version(),
-            state: State::Waiting {
-                service: self.service.clone(),
+        let version = request.version();
+        let mut service = self.service.clone();
+        // Most services are always ready. One that is not is asked again by
+        // whoever can be woken.
+        let is_ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
+        let state = match is_ready {
+            Poll::Ready(Ok(())) => State::Called {
+                future: service.call(request),
+            },
+            Poll::Ready(Err(error)) => State::Failed {
+                error: Some(error.into()),
+            },
+            Poll::Pending => State::Waiting {
+                service,
                 request: Some(request),
             },
+        };
+        InFlight {
+            state,
+            version,
             guard: Some(guard),
-            shared: Arc::clone(&self.shared),
         }
     }
 }
@@ -67,7 +69,6 @@ pin_project! {
         state: State<S, S::Future>,
         version: Version,
         guard: Option<Guard>,
-        shared: Arc<Shared>,
     }
 }
 
@@ -76,34 +77,40 @@ pin_project! {
     enum State<S, F> {
         Waiting { service: S, request: Option<Request<Incoming>> },
         Called { #[pin] future: F },
+        Failed { error: Option<BoxError> },
     }
 }
 
 impl<S, B> Future for InFlight<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
 {
-    type Output = Result<Response<InFlightBody<B>>, S::Error>;
+    type Output = Result<Response<InFlightBody<B>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
             let future = match this.state.as_mut().project() {
                 StateProjection::Called { future } => {
-                    let mut response = ready!(future.poll(cx))?;
-                    if this.shared.phase() != Phase::Serving {
+                    let mut response = ready!(future.poll(cx)).map_err(Into::into)?;
+                    let guard = this.guard.take();
+                    if guard.as_ref().is_some_and(|guard| guard.0.is_last()) {
                         ask_to_close(&mut response, *this.version);
                     }
-                    let guard = this.guard.take();
                     return Poll::Ready(Ok(response.map(|body| InFlightBody { body, guard })));
                 }
                 StateProjection::Waiting { service, request } => {
-                    ready!(service.poll_ready(cx))?;
+                    ready!(service.poll_ready(cx)).map_err(Into::into)?;
                     let Some(request) = request.take() else {
                         unreachable!("the state changes with the request");
                     };
                     service.call(request)
                 }
+                StateProjection::Failed { error } => match error.take() {
+                    Some(error) => return Poll::Ready(Err(error)),
+                    None => unreachable!("a future that has ended is not polled"),
+                },
             };
             this.state.set(State::Called { future });
         }

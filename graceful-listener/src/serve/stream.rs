@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 use crate::address::Address;
 use crate::drain::{Counted, OpenSocket, Shared};
@@ -132,7 +132,8 @@ impl AsyncWrite for Stream {
         }
     }
 
-    /// Ends the writing side, then waits a moment for the client to end its own.
+    /// Ends the writing side, then waits a moment for the client to end its own
+    /// if it may still be sending.
     ///
     /// A socket that is closed with bytes unread resets the connection, and the
     /// reset may overtake the response on its way to the client.
@@ -145,8 +146,10 @@ impl AsyncWrite for Stream {
                     Io::Tcp(io) => Pin::new(io).poll_shutdown(cx),
                     Io::Unix(io) => Pin::new(io).poll_shutdown(cx),
                 })?;
-                this.closing
-                    .insert(Box::pin(sleep_until(Instant::now() + LINGERING_CLOSE)))
+                if !this.socket.lingers() {
+                    return Poll::Ready(Ok(()));
+                }
+                this.closing.insert(Box::pin(sleep(LINGERING_CLOSE)))
             }
         };
         let mut scrap = [0; 4096];

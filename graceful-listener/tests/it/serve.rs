@@ -212,7 +212,10 @@ fn idle_connection_is_closed_after_the_keep_alive_timeout() {
             .keep_alive_timeout(SHORT)
             .header_read_timeout(Duration::from_secs(600))
     });
-    let mut client = service.connect_and_ask();
+    // Silent at first, so that it is watched for its header's timeout.
+    let mut client = service.connect();
+    service.until_connections(1);
+    client.get("/").unwrap();
     let idle_since = Instant::now();
     assert!(client.is_closed(), "in an orderly way");
     let elapsed = idle_since.elapsed();

@@ -1,0 +1,117 @@
+//! `graceful_listener::serve` beside `axum::serve`, by turns, under `wrk`.
+//!
+//! ```text
+//! cargo bench --manifest-path graceful-listener/benches/Cargo.toml
+//! ROUNDS=20 SECONDS=5 cargo bench --manifest-path graceful-listener/benches/Cargo.toml
+//! ```
+//!
+//! The server has one processor, the client another. Prints each round, then the
+//! medians and their ratios.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+fn main() {
+    let rounds = setting("ROUNDS", 7);
+    let seconds = setting("SECONDS", 3);
+    for (name, options) in [
+        ("kept alive, 32 connections", &["-c32"][..]),
+        ("a connection per request, 32 at a time", &["-c32", "-H", "Connection: close"]),
+    ] {
+        println!("{name}\n{:<6} {:>12} {:>10}", "", "requests/s", "p99 µs");
+        let mut results = [Vec::new(), Vec::new()];
+        let servers = ["ours", "axum"].map(Server::start);
+        for round in 0..rounds {
+            // By turns, and each as often first.
+            for turn in 0..2 {
+                let which = (usize::from(round % 2 == 1) + turn) % 2;
+                let result = servers[which].measure(options, seconds);
+                println!("{:<6} {:>12.0} {:>10.0}", servers[which].name, result.rate, result.p99);
+                results[which].push(result);
+            }
+        }
+        let [rates, tails] = [|r: &Measured| r.rate, |r: &Measured| r.p99].map(|value| {
+            let medians = results.each_ref().map(|results| median(results.iter().map(value).collect()));
+            (medians, medians[0] / medians[1])
+        });
+        println!("median requests/s: ours {:.0}, axum {:.0}, ratio {:.3}", rates.0[0], rates.0[1], rates.1);
+        println!("median p99 µs:     ours {:.0}, axum {:.0}, ratio {:.3}\n", tails.0[0], tails.0[1], tails.1);
+    }
+}
+
+struct Server {
+    name: &'static str,
+    address: String,
+    child: Child,
+}
+
+struct Measured {
+    rate: f64,
+    /// In microseconds.
+    p99: f64,
+}
+
+impl Server {
+    fn start(name: &'static str) -> Self {
+        let mut child = Command::new("taskset")
+            .args(["-c", "0", env!("CARGO_BIN_EXE_server"), name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("taskset runs the server");
+        let mut address = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut address).expect("the server tells its address");
+        Self {
+            name,
+            address: address.trim_end().into(),
+            child,
+        }
+    }
+
+    fn measure(&self, options: &[&str], seconds: usize) -> Measured {
+        let output = Command::new("taskset")
+            .args(["-c", "1", "wrk", "-t1", "--latency", &format!("-d{seconds}s")])
+            .args(options)
+            .arg(format!("http://{}/", self.address))
+            .output()
+            .expect("wrk runs");
+        let text = String::from_utf8(output.stdout).expect("wrk writes text");
+        assert!(!text.contains("Non-2xx"), "{text}");
+        let value = |start: &str| {
+            let line = text.lines().find_map(|line| line.trim().strip_prefix(start));
+            line.unwrap_or_else(|| panic!("{start} is missing: {text}")).trim().to_owned()
+        };
+        Measured {
+            rate: value("Requests/sec:").parse().expect("a number"),
+            p99: microseconds(&value("99%")),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn microseconds(text: &str) -> f64 {
+    let (number, factor) = if let Some(number) = text.strip_suffix("us") {
+        (number, 1.0)
+    } else if let Some(number) = text.strip_suffix("ms") {
+        (number, 1e3)
+    } else {
+        (text.trim_end_matches('s'), 1e6)
+    };
+    number.parse::<f64>().expect("a time") * factor
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
