@@ -1,6 +1,4 @@
-use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::fs::OpenOptions;
 use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -13,13 +11,13 @@ use crate::process::{Cgroup, Exit, Process, Reaped, Signal, Spawn, reap_stranger
 use crate::watch::{Event, Watch};
 
 use self::activation::Activation;
-use self::environment::{Environment, Variables};
+use self::environment::Environment;
 use self::failure::{Failure, reason};
 use self::handover::{Invocation, Trial};
 use self::log::Log;
 use self::log_command::LogCommand;
 use self::manager::Manager;
-use self::options::{LogTarget, Options};
+use self::options::Options;
 use self::privileges::Identity;
 use self::record::Record;
 use self::sockets::Sockets;
@@ -41,8 +39,12 @@ mod log_command;
 mod manager;
 mod options;
 mod orphans;
+mod output;
+mod passing;
 mod privileges;
+mod readiness;
 mod record;
+mod schedule;
 mod sockets;
 mod status_file;
 mod worker;
@@ -474,70 +476,6 @@ impl Starter {
         }
     }
 
-    /// Passes a signal on to the workers that are prepared for it.
-    fn forward(&self, signal: Signal) {
-        for worker in self.current.iter().chain(&self.candidate) {
-            if catches(worker.pid(), signal) {
-                let _ = worker.process.signal(signal);
-            } else {
-                self.log.line(format_args!(
-                    "received {signal}, not passed on: worker {} does not handle it",
-                    worker.pid()
-                ));
-            }
-        }
-    }
-
-    /// Takes messages from workers.
-    fn hear(&mut self) {
-        let Some(receiver) = &self.readiness else {
-            return;
-        };
-        let mut heard = VecDeque::new();
-        loop {
-            match receiver.receive() {
-                Ok(Some(notification)) => heard.push_back(notification),
-                Ok(None) => break,
-                Err(error) => {
-                    self.log.line(format_args!(
-                        "failed to receive from the workers: {}",
-                        reason(&error)
-                    ));
-                    break;
-                }
-            }
-        }
-        for notification in heard {
-            let pid = notification.pid.cast_signed();
-            let mut all = self
-                .current
-                .iter_mut()
-                .chain(&mut self.candidate)
-                .chain(&mut self.old);
-            let Some(worker) = all.find(|worker| is_descendant(pid, worker.pid())) else {
-                self.log.line(format_args!(
-                    "ignored a notification from process {pid}, which is no worker's"
-                ));
-                continue;
-            };
-            if let Some(text) = notification.message.value("STATUS") {
-                worker.status = Some(text.into());
-            }
-            if let Some(time) = notification.message.value("EXTEND_TIMEOUT_USEC")
-                && worker.phase == Phase::Starting
-                && let Ok(micros) = time.parse()
-            {
-                let extended = Moment::now() + Duration::from_micros(micros);
-                self.verdict_at = self.verdict_at.max(Some(extended));
-            }
-            if notification.message.is_ready() && worker.phase == Phase::Starting {
-                self.log
-                    .line(format_args!("worker {} is ready", worker.pid()));
-                self.accept();
-            }
-        }
-    }
-
     /// Takes note of the processes that have ended.
     fn reap(&mut self) {
         let ended = |worker: &Worker, leftover| match worker.try_wait(leftover) {
@@ -732,55 +670,6 @@ impl Starter {
             .min()
     }
 
-    fn auto_restart_at(&self) -> Option<Moment> {
-        if self.stopping
-            || self.candidate.is_some()
-            || self.kill_old_at.is_some()
-            || self.start_at.is_some()
-        {
-            return None;
-        }
-        let variables = self.variables();
-        let interval = auto_restart_interval(&variables)?;
-        let at = self.last_start
-            + if self.old.is_empty() {
-                interval
-            } else {
-                interval * 2
-            };
-        // What the files say may change before it is due.
-        let volatile = variables.contains_key(OsStr::new(environment::ENVDIR));
-        Some(if volatile {
-            at.min((Moment::now() + TICK).max(self.last_start + interval))
-        } else {
-            at
-        })
-    }
-
-    fn auto_restart(&mut self) {
-        let variables = self.variables();
-        let Some(interval) = auto_restart_interval(&variables) else {
-            return;
-        };
-        let age = self.last_start.elapsed();
-        let secs = interval.as_secs_f64();
-        if age >= interval && self.old.is_empty() {
-            self.log
-                .line(format_args!("autorestart triggered (interval={secs})"));
-        } else if age >= interval * 2 {
-            self.log.line(format_args!(
-                "autorestart triggered (forced, interval={secs})"
-            ));
-        } else {
-            return;
-        }
-        self.begin_restart();
-    }
-
-    fn old_delay(&self) -> Duration {
-        kill_old_delay(&self.variables())
-    }
-
     /// Returns why a daemon that was to tell its launcher whether it serves ends:
     /// the first generation has failed.
     fn give_up(&mut self) -> Option<Failure> {
@@ -800,43 +689,6 @@ impl Starter {
         Some(Failure::new(text))
     }
 
-    /// Starts the log command again if it has ended.
-    fn watch_log(&mut self) {
-        if let Some(log) = &mut self.log_command
-            && let Some(process) = log.look_after(&self.log)
-        {
-            // If it cannot be watched, it is looked after at the next event.
-            let _ = self
-                .watch
-                .add(process, u64::from(process.pid().unsigned_abs()));
-        }
-    }
-
-    /// Opens the log file once more: it may have been moved away.
-    fn reopen_log(&self) {
-        let Some(LogTarget::File(path)) = &self.options.log_file else {
-            return;
-        };
-        let opened = OpenOptions::new().append(true).create(true).open(path);
-        let led = opened.and_then(|file| {
-            descriptor::redirect(&file, 1)?;
-            descriptor::redirect(&file, 2)
-        });
-        match led {
-            Ok(()) => self.log.line(format_args!(
-                "received USR1, opened {} again",
-                path.display()
-            )),
-            Err(error) => {
-                self.log.line(format_args!(
-                    "failed to open log file:{}: {}",
-                    path.display(),
-                    reason(&error)
-                ));
-            }
-        }
-    }
-
     /// Shows the state to whoever asks for it.
     fn publish(&mut self) {
         let record = self.record();
@@ -850,11 +702,6 @@ impl Starter {
                 self.published = Some((record, fd));
             }
         }
-    }
-
-    /// Returns the workers' environment as it is now; an unreadable one is empty.
-    fn variables(&self) -> Variables {
-        self.environment.load().unwrap_or_default()
     }
 
     /// Tells the scripts which generations live.
@@ -884,24 +731,6 @@ impl Starter {
     }
 }
 
-fn kill_old_delay(variables: &Variables) -> Duration {
-    environment::seconds(variables, "KILL_OLD_DELAY").unwrap_or(
-        if environment::is_true(variables, "ENABLE_AUTO_RESTART") {
-            AUTO_KILL_OLD_DELAY
-        } else {
-            Duration::ZERO
-        },
-    )
-}
-
-fn auto_restart_interval(variables: &Variables) -> Option<Duration> {
-    environment::is_true(variables, "ENABLE_AUTO_RESTART").then(|| {
-        environment::seconds(variables, "AUTO_RESTART_INTERVAL")
-            .filter(|interval| !interval.is_zero())
-            .unwrap_or(AUTO_RESTART_INTERVAL)
-    })
-}
-
 /// Writes process ids as the log has them: `1,2,3`, or `none`.
 fn pids<'a>(workers: impl Iterator<Item = &'a Worker>) -> String {
     let mut pids: Vec<_> = workers.map(Worker::pid).collect();
@@ -912,51 +741,6 @@ fn pids<'a>(workers: impl Iterator<Item = &'a Worker>) -> String {
     } else {
         text.join(",")
     }
-}
-
-/// Returns true if the process has a handler for the signal.
-fn catches(pid: i32, signal: Signal) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
-        return false;
-    };
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    caught.is_some_and(|mask| mask >> (signal.number() - 1) & 1 == 1)
-}
-
-/// Returns true if `pid` is the worker, was started by it or by what it started,
-/// or belongs to its process group.
-fn is_descendant(pid: i32, worker: i32) -> bool {
-    let mut at = pid;
-    for _ in 0..MAX_DEPTH {
-        if at == worker {
-            return true;
-        }
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{at}/stat")) else {
-            return false;
-        };
-        // State, parent and group follow the name, which stands in parentheses.
-        let mut fields = stat
-            .rsplit_once(") ")
-            .map_or("", |(_, rest)| rest)
-            .split(' ')
-            .skip(1);
-        let mut number = || {
-            fields
-                .next()
-                .and_then(|field| field.parse().ok())
-                .unwrap_or(0)
-        };
-        let (parent, group): (i32, i32) = (number(), number());
-        if group == worker {
-            return true;
-        }
-        if parent <= 1 {
-            return false;
-        }
-        at = parent;
-    }
-    false
 }
 
 /// What Perl has handlers for: they do not outlive exec.
@@ -981,11 +765,6 @@ const READINESS: u64 = 1 << 32;
 const MIN_GAP: Duration = Duration::from_millis(100);
 /// What a worker that never got ready has to end, whatever `--stop-timeout` says.
 const REJECT_GRACE: Duration = Duration::from_secs(5);
-const AUTO_RESTART_INTERVAL: Duration = Duration::from_secs(360);
-const AUTO_KILL_OLD_DELAY: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_millis(20);
 const SWEEPS: u32 = 50;
-const TICK: Duration = Duration::from_secs(1);
 const STATUS_RETRY: Duration = Duration::from_secs(5);
-/// Process trees are not deeper, unless the table changes while it is read.
-const MAX_DEPTH: usize = 64;

@@ -122,7 +122,6 @@ impl Starter {
             "start_server (pid:{}) starting now...",
             std::process::id()
         ));
-        let given: usize = available.len();
         let orphans = orphans::find(&plan.names(), &log);
         let (mut adopted, mut copies) = (Vec::new(), Vec::new());
         for orphan in orphans {
@@ -130,7 +129,6 @@ impl Starter {
             adopted.push((orphan.process, orphan.generation));
         }
         available.extend(copies.into_iter().map(Source::Adopted));
-        debug_assert!(available.len() >= given);
 
         let mut sockets = Sockets::default();
         let opened = plan.open(&options, available, &mut sockets, &log);

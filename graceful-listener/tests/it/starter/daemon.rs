@@ -384,10 +384,15 @@ impl Daemon {
         self.wait("an answer", || worker::ask(&address, question).ok())
     }
 
-    /// Asks until another generation than those up to `generation` answers.
+    /// Waits until this generation answers, and no earlier one can.
     pub(super) fn wait_for_answer_of(&self, generation: u64) {
         self.wait(&format!("an answer of generation {generation}"), || {
-            (self.ask("generation") == generation.to_string()).then_some(())
+            let earlier = self
+                .workers()
+                .into_iter()
+                .filter(|(number, _)| *number < generation);
+            let gone = earlier.map(|(_, pid)| pid).all(|pid| !is_running(pid));
+            (gone && self.ask("generation") == generation.to_string()).then_some(())
         });
     }
 

@@ -1,0 +1,44 @@
+use std::fs::OpenOptions;
+
+use super::failure::reason;
+use super::options::LogTarget;
+use super::{Starter, descriptor};
+
+impl Starter {
+    /// Starts the log command again if it has ended.
+    pub(super) fn watch_log(&mut self) {
+        if let Some(log) = &mut self.log_command
+            && let Some(process) = log.look_after(&self.log)
+        {
+            // If it cannot be watched, it is looked after at the next event.
+            let _ = self
+                .watch
+                .add(process, u64::from(process.pid().unsigned_abs()));
+        }
+    }
+
+    /// Opens the log file once more: it may have been moved away.
+    pub(super) fn reopen_log(&self) {
+        let Some(LogTarget::File(path)) = &self.options.log_file else {
+            return;
+        };
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        let led = opened.and_then(|file| {
+            descriptor::redirect(&file, 1)?;
+            descriptor::redirect(&file, 2)
+        });
+        match led {
+            Ok(()) => self.log.line(format_args!(
+                "received USR1, opened {} again",
+                path.display()
+            )),
+            Err(error) => {
+                self.log.line(format_args!(
+                    "failed to open log file:{}: {}",
+                    path.display(),
+                    reason(&error)
+                ));
+            }
+        }
+    }
+}
