@@ -65,7 +65,12 @@ fn time_to_end_runs_from_the_first_telling() {
     let daemon = Start::new(Program::Ours)
         .file("mode", "stay")
         .files()
-        .options(["--interval=0", "--stop-timeout=1", "--port=127.0.0.1:0"])
+        .options([
+            "--interval=0",
+            "--stop-timeout=1",
+            "--max-old=20",
+            "--port=127.0.0.1:0",
+        ])
         .start();
     let first = daemon.worker(1);
     daemon.signal(Signal::SIGHUP);
@@ -73,6 +78,7 @@ fn time_to_end_runs_from_the_first_telling() {
     // Each restart tells the old workers again, which must not give them more time.
     let mut generation = 2;
     daemon.wait("the end of the first generation", || {
+        thread::sleep(Duration::from_millis(200));
         daemon.signal(Signal::SIGHUP);
         generation += 1;
         daemon.worker(generation);
@@ -83,6 +89,7 @@ fn time_to_end_runs_from_the_first_telling() {
             .log()
             .contains(&format!("old worker {first} died, status:9"))
     );
+    assert!(!daemon.log().contains("more than 20 old workers"));
 }
 
 #[test]
