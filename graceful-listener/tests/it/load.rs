@@ -161,10 +161,6 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn requests(&self) -> u64 {
-        self.keep_alive.requests() + self.per_request.requests()
-    }
-
     pub(crate) fn failed(&self) -> u64 {
         self.keep_alive.failed() + self.per_request.failed()
     }

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::future::ready;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -86,17 +86,12 @@ fn child_serves() {
         .iter()
         .map(|listener| listener.address().to_string())
         .collect();
-    let labels: Vec<_> = listeners
-        .iter()
-        .filter_map(|listener| listener.label())
-        .collect();
-    eprintln!(
-        "generation {generation} is process {} on {} by {:?} named {}",
+    say(&format!(
+        "generation {generation} is process {} on {} by {:?}",
         std::process::id(),
         addresses.join(" "),
         listeners.origin(),
-        labels.join(" "),
-    );
+    ));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -119,10 +114,10 @@ fn child_serves() {
             .await
     });
     let served = served.unwrap();
-    eprintln!(
+    say(&format!(
         "generation {generation} is done, cut {} upgraded {}",
         served.cut, served.cut_upgraded
-    );
+    ));
 }
 
 fn app(generation: u64, drain: &Drain) -> Router {
@@ -131,6 +126,7 @@ fn app(generation: u64, drain: &Drain) -> Router {
     Router::new()
         .route("/", get(async || "hello"))
         .route("/sleep", get(sleep))
+        .route("/while", get(wait))
         .route(
             "/healthz",
             get(async move || {
@@ -150,6 +146,19 @@ fn app(generation: u64, drain: &Drain) -> Router {
             response.headers_mut().insert("x-gen", generation.clone());
             ready(response)
         }))
+}
+
+#[derive(serde::Deserialize)]
+struct While {
+    exists: PathBuf,
+}
+
+/// Answers when a file is gone.
+async fn wait(Query(While { exists }): Query<While>) -> &'static str {
+    while exists.exists() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    "gone"
 }
 
 #[derive(serde::Deserialize)]
@@ -176,6 +185,13 @@ pub(crate) async fn upgrade(request: axum::extract::Request) -> Response {
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
+/// In one piece, because the generations share a pipe.
+fn say(line: &str) {
+    std::io::stderr()
+        .write_all(format!("{line}\n").as_bytes())
+        .unwrap();
+}
+
 fn fail_if_told(step: &str, generation: u64) {
     let (Ok(failure), Some(path)) = (env::var(set::FAILURE), env::var_os(set::WHILE)) else {
         return;
@@ -193,7 +209,7 @@ fn fail_if_told(step: &str, generation: u64) {
                 std::thread::park();
             },
             "wait" => {
-                eprintln!("waiting at {step}");
+                say(&format!("waiting at {step}"));
                 while lasts() {
                     std::thread::sleep(Duration::from_millis(1));
                 }
@@ -294,10 +310,6 @@ impl Service {
             pid: words[4].parse().unwrap(),
             addresses: words[6..by].iter().map(|&word| word.to_owned()).collect(),
             origin: words[by + 1].to_owned(),
-            labels: words[by + 3..]
-                .iter()
-                .map(|&word| word.to_owned())
-                .collect(),
         }
     }
 
@@ -354,7 +366,6 @@ pub(crate) struct Generation {
     pub(crate) pid: u32,
     pub(crate) addresses: Vec<String>,
     pub(crate) origin: String,
-    pub(crate) labels: Vec<String>,
 }
 
 pub(crate) fn send(pid: u32, signal: Signal) {

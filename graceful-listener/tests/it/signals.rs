@@ -184,13 +184,28 @@ fn worker_that_drains_through_several_restarts_answers() {
     let mut service = Service::start(&mut starter);
     service.wait_for("serving address");
     let first = service.generation(1).pid;
-    let mut client = slow(&service, 5000);
+    let directory = tempfile::tempdir().unwrap();
+    let gate = directory.path().join("gate");
+    std::fs::write(&gate, "").unwrap();
+    let mut client = Client::connect(service.address()).unwrap();
+    client
+        .send(&format!(
+            "GET /while?exists={} HTTP/1.1\r\nHost: test\r\n\r\n",
+            gate.display()
+        ))
+        .unwrap();
+    // Connections are accepted in their order.
+    Client::connect(service.address())
+        .unwrap()
+        .get("/")
+        .unwrap();
     for restart in 1..4 {
         service.signal(Signal::SIGHUP);
         service.wait_for_count("killing old workers", restart);
     }
     service.wait_for_count("SIGTERM received", 3);
     assert!(!is_gone(first));
+    std::fs::remove_file(gate).unwrap();
     let response = client.response().unwrap();
     assert_eq!(
         (response.status(), response.header("x-gen")),
