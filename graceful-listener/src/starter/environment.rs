@@ -24,9 +24,7 @@ impl Environment {
         options: impl IntoIterator<Item = (&'static str, OsString)>,
         files: Vec<PathBuf>,
     ) -> Self {
-        let mut base: Variables = std::env::vars_os()
-            .filter(|(name, _)| !OURS.iter().any(|ours| name == ours))
-            .collect();
+        let mut base: Variables = std::env::vars_os().collect();
         base.extend(
             options
                 .into_iter()

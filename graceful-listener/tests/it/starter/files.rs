@@ -492,6 +492,17 @@ fn status_file_of_another_is_not_removed_by_a_failed_start() {
 }
 
 #[test]
+fn status_file_that_was_not_written_is_not_removed() {
+    let start = Start::new(Program::Ours)
+        .options(["--status-file=status"])
+        .program(&["./missing"])
+        .file("status", "1:1\n");
+    let path = start.dir().join("status");
+    assert_eq!(start.command().output().unwrap().status.code(), Some(2));
+    assert_eq!(fs::read_to_string(path).unwrap(), "1:1\n");
+}
+
+#[test]
 fn status_file_that_cannot_be_written_ends_the_first_start() {
     let output = Start::new(Program::Ours)
         .options(["--status-file=nowhere/status"])

@@ -333,6 +333,30 @@ fn what_is_no_port_is_an_error_that_names_it() {
 }
 
 #[test]
+fn host_name_is_bound_on_ipv4_only() {
+    use std::net::ToSocketAddrs;
+    let name = "ip6-localhost";
+    if (name, 0)
+        .to_socket_addrs()
+        .is_ok_and(|mut found| found.all(|address| address.is_ipv6()))
+    {
+        both(|program| {
+            let output = Start::new(program)
+                .options([format!("--port={name}:0")])
+                .run();
+            assert!(!output.status.success());
+            assert!(
+                stderr(&output).contains(&format!("failed to resolve host:{name}")),
+                "{}",
+                stderr(&output)
+            );
+        });
+    } else {
+        eprintln!("left out: no host name has IPv6 addresses alone here");
+    }
+}
+
+#[test]
 fn port_out_of_range_is_refused() {
     let output = Start::new(Program::Ours).options(["--port=99999"]).run();
     assert_eq!(output.status.code(), Some(255));
