@@ -3,5 +3,6 @@
 mod client;
 mod databases;
 mod deploy;
+mod deploy_files;
 mod program;
 mod standalone;
