@@ -2,22 +2,36 @@
 
 mod address;
 mod daemonize;
+#[cfg(feature = "cli")]
+mod descriptor;
 mod detach;
 #[cfg(feature = "serve")]
 mod drain;
+#[cfg(feature = "cli")]
+mod failure;
 mod inherit;
 mod listeners;
+#[cfg(feature = "cli")]
+mod log;
+#[cfg(feature = "cli")]
+mod log_command;
+#[cfg(feature = "cli")]
+mod manager;
 #[cfg(feature = "cli")]
 mod moment;
 mod notify;
 mod pid_file;
 mod ports;
 #[cfg(feature = "cli")]
+mod privileges;
+#[cfg(feature = "cli")]
 mod process;
 #[cfg(feature = "serve")]
 mod serve;
 mod socket;
 mod socket_file;
+#[cfg(feature = "cli")]
+mod sockets;
 mod spec;
 #[cfg(feature = "cli")]
 mod starter;

@@ -509,6 +509,9 @@ fn check_long(result: libc::c_long) -> io::Result<libc::c_long> {
     }
 }
 
+/// What Perl has handlers for: they do not outlive exec.
+pub(crate) const DEFAULT_SIGNALS: [Signal; 4] =
+    [Signal::INT, Signal::TERM, Signal::HUP, Signal::ALRM];
 const LISTEN_PID: &[u8; 11] = b"LISTEN_PID=";
 /// Enough for every number of 32 bits.
 const DIGITS: usize = 10;

@@ -4,23 +4,25 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::failure::{Failure, reason};
+use crate::log::Log;
+use crate::log_command::LogCommand;
+use crate::manager::Manager;
 use crate::moment::Moment;
 use crate::notify::NotifyReceiver;
 use crate::pid_file::PidFile;
-use crate::process::{Cgroup, Exit, Process, Reaped, Signal, Spawn, reap_stranger};
+use crate::privileges::Identity;
+use crate::process::{
+    Cgroup, DEFAULT_SIGNALS, Exit, Process, Reaped, Signal, Spawn, reap_stranger,
+};
+use crate::sockets::Sockets;
 use crate::watch::{Event, Watch};
 
 use self::activation::Activation;
 use self::environment::Environment;
-use self::failure::{Failure, reason};
 use self::handover::{Invocation, Trial};
-use self::log::Log;
-use self::log_command::LogCommand;
-use self::manager::Manager;
 use self::options::Options;
-use self::privileges::Identity;
 use self::record::Record;
-use self::sockets::Sockets;
 use self::status_file::StatusFile;
 use self::worker::{Phase, Worker};
 
@@ -30,22 +32,15 @@ mod activation;
 mod arguments;
 mod boot;
 mod control;
-mod descriptor;
 mod environment;
-mod failure;
 mod handover;
-mod log;
-mod log_command;
-mod manager;
 mod options;
 mod orphans;
 mod output;
 mod passing;
-mod privileges;
 mod readiness;
 mod record;
 mod schedule;
-mod sockets;
 mod status_file;
 mod worker;
 
@@ -743,8 +738,6 @@ fn pids<'a>(workers: impl Iterator<Item = &'a Worker>) -> String {
     }
 }
 
-/// What Perl has handlers for: they do not outlive exec.
-const DEFAULT_SIGNALS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::ALRM];
 /// Everything that must not kill the super-daemon.
 const WATCHED_SIGNALS: [Signal; 11] = [
     Signal::HUP,

@@ -3,9 +3,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use serde::{Deserialize, Serialize};
 
-use super::descriptor;
-use super::failure::Failure;
-use super::sockets::Sockets;
+use crate::descriptor;
+use crate::failure::Failure;
+use crate::sockets::Sockets;
 
 /// The sockets that systemd hands to the process it starts.
 ///

@@ -9,24 +9,25 @@ use nix::sys::stat::{Mode, umask};
 
 use super::activation::Activation;
 use super::environment::{self, Environment};
-use super::failure::Failure;
 use super::handover::{self, Invocation};
-use super::log::Log;
-use super::log_command::LogCommand;
-use super::manager::Manager;
 use super::options::{LogTarget, OpenFiles, Options};
 use super::orphans;
-use super::privileges::Identity;
 use super::record::Record;
-use super::sockets::{self, PortSpec, Sockets, Source};
 use super::status_file::StatusFile;
 use super::worker::{Phase, Worker};
-use super::{READINESS, SWEEP, SWEEPS, Starter, WATCHED_SIGNALS, descriptor};
+use super::{READINESS, SWEEP, SWEEPS, Starter, WATCHED_SIGNALS};
+use crate::descriptor;
+use crate::failure::Failure;
+use crate::log::Log;
+use crate::log_command::LogCommand;
+use crate::manager::Manager;
 use crate::moment::Moment;
 use crate::notify::{Notifier, NotifyReceiver};
 use crate::pid_file::PidFile;
 use crate::ports::PortName;
+use crate::privileges::Identity;
 use crate::process::{Cgroup, Side, Signal, detach};
+use crate::sockets::{self, PortSpec, Sockets, Source};
 use crate::watch::Watch;
 
 impl Starter {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::failure::{Failure, reason};
 use super::record::{NAME, Record, WorkerRecord};
 use super::worker::Phase;
+use crate::failure::{Failure, reason};
 use crate::moment::Moment;
 use crate::pid_file::PidFile;
 use crate::process::{Process, Signal};

@@ -46,7 +46,7 @@ impl Environment {
                 format!(
                     "failed to read --env-file {}: {}",
                     file.display(),
-                    super::failure::reason(&error)
+                    crate::failure::reason(&error)
                 )
             })?;
             parse_env_file(&text, &mut variables).map_err(|line| {

@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-use super::failure::{Failure, reason};
-use super::log_command::LogCommand;
 use super::record::{FailureRecord, FileRecord, LogRecord, Record, SocketRecord, WorkerRecord};
-use super::sockets::{Held, SocketFile, Sockets};
 use super::status_file::StatusFile;
 use super::worker::{Phase, Worker};
-use super::{DEFAULT_SIGNALS, Setback, Starter, descriptor};
+use super::{Setback, Starter};
+use crate::descriptor;
+use crate::failure::{Failure, reason};
+use crate::log_command::LogCommand;
 use crate::moment::Moment;
 use crate::notify::NotifyReceiver;
 use crate::pid_file::PidFile;
 use crate::ports::PortName;
-use crate::process::{Cgroup, Process, Signal, Spawn};
+use crate::process::{Cgroup, DEFAULT_SIGNALS, Process, Signal, Spawn};
+use crate::sockets::{Held, SocketFile, Sockets};
 
 /// How this program was called, to be called again.
 #[derive(Clone, Debug)]

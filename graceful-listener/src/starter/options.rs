@@ -2,7 +2,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::log::LogFormat;
+use crate::log::LogFormat;
 use crate::process::Signal;
 
 /// What one super-daemon is asked to do: the command line, read.

@@ -5,8 +5,8 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::failure::reason;
-use super::log::Log;
+use crate::failure::reason;
+use crate::log::Log;
 use crate::ports::{PortName, Ports};
 use crate::process::Process;
 

@@ -1,8 +1,9 @@
 use std::fs::OpenOptions;
 
-use super::failure::reason;
+use super::Starter;
 use super::options::LogTarget;
-use super::{Starter, descriptor};
+use crate::descriptor;
+use crate::failure::reason;
 
 impl Starter {
     /// Starts the log command again if it has ended.

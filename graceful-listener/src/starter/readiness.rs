@@ -2,8 +2,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Starter;
-use super::failure::reason;
 use super::worker::Phase;
+use crate::failure::reason;
 use crate::moment::Moment;
 
 impl Starter {

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::descriptor;
-use super::failure::Failure;
-use super::log::Log;
+use crate::descriptor;
+use crate::failure::Failure;
+use crate::log::Log;
 use crate::ports::{PortName, Ports};
 
 /// The sockets of all generations: opened once, before anything is started, and
@@ -385,7 +385,7 @@ fn name_of(fd: &OwnedFd) -> Result<PortName, String> {
     let socket = socket2::SockRef::from(fd);
     let address = socket
         .local_addr()
-        .map_err(|error| format!("it is no socket: {}", super::failure::reason(&error)))?;
+        .map_err(|error| format!("it is no socket: {}", crate::failure::reason(&error)))?;
     if let Some(path) = address.as_pathname() {
         return Ok(PortName::Path(path.into()));
     }

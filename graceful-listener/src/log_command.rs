@@ -8,10 +8,9 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::DEFAULT_SIGNALS;
-use super::log::Log;
+use crate::log::Log;
 use crate::moment::Moment;
-use crate::process::{Process, Spawn};
+use crate::process::{DEFAULT_SIGNALS, Process, Spawn};
 
 /// The command that `--log-file '| COMMAND'` names, and the pipe it reads.
 ///

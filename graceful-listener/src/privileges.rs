@@ -4,8 +4,8 @@ use nix::unistd::{
     Gid, Group, Uid, User, chown, getgid, getgrouplist, getuid, setgid, setgroups, setuid,
 };
 
-use super::failure::Failure;
-use super::sockets::Sockets;
+use crate::failure::Failure;
+use crate::sockets::Sockets;
 
 /// Whom the super-daemon becomes when the sockets are open.
 #[derive(Debug)]
