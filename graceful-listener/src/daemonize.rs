@@ -127,7 +127,7 @@ impl Daemonize {
         set_child_subreaper(true).map_err(|errno| DaemonizeError::Kernel(errno.into()))?;
         let mut launcher = match detach().map_err(DaemonizeError::Kernel)? {
             Side::Launcher(reader) => end(await_daemon(reader)),
-            Side::Between(_) => end(0),
+            Side::Between => end(0),
             Side::Daemon(writer) => writer,
         };
         let prepared = self.prepare(pid_file, &mut launcher);

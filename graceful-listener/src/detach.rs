@@ -4,7 +4,6 @@
 )]
 
 use std::io::{self, PipeReader, PipeWriter};
-use std::process::ExitCode;
 
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork, setsid};
@@ -17,7 +16,7 @@ pub(crate) enum Side {
     /// The process that goes on, without a terminal.
     Daemon(PipeWriter),
     /// The process in between, which has to end at once.
-    Between(ExitCode),
+    Between,
 }
 
 /// Forks, begins a new session, and forks again, so that the daemon can never
@@ -42,7 +41,7 @@ pub(crate) fn detach() -> io::Result<Side> {
     setsid()?;
     // SAFETY: as above.
     match unsafe { fork() }? {
-        ForkResult::Parent { .. } => Ok(Side::Between(ExitCode::SUCCESS)),
+        ForkResult::Parent { .. } => Ok(Side::Between),
         ForkResult::Child => Ok(Side::Daemon(writer)),
     }
 }

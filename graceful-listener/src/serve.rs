@@ -50,9 +50,10 @@ use crate::upgrade::{Predecessor, UpgradeError, Upgrader};
 /// because another process has taken over. A second SIGINT ends it at once;
 /// another SIGTERM changes nothing, as super-daemons repeat it.
 ///
-/// Once every socket is accepted from, whoever has started this process is told:
-/// `READY=1` to `NOTIFY_SOCKET`, and the process that this one replaces. `STOPPING=1` follows
-/// when the drain begins, `WATCHDOG=1` twice in each interval that systemd asks for.
+/// When nothing can fail any more, whoever has started this process is told:
+/// `READY=1` to `NOTIFY_SOCKET`, and the process that this one replaces. Then the
+/// first connection is accepted. `STOPPING=1` follows when the drain begins,
+/// `WATCHDOG=1` twice in each interval that systemd asks for.
 ///
 /// # Defaults
 ///
@@ -306,12 +307,10 @@ impl Options {
         let mut signals = Signals::new(self.signals).map_err(ServeError::Signal)?;
         let mut upgrades = Upgrades::new(self.upgrader.take()).map_err(ServeError::Signal)?;
         let predecessor = listeners.predecessor().cloned();
+        // From here to the first accept nothing can fail but the pid file. A process
+        // that is killed before it has said that it is ready has accepted nothing,
+        // so nothing is lost with it.
         let acceptors = self.acceptors(listeners)?;
-        let mut accepting = JoinSet::new();
-        for acceptor in acceptors {
-            info!(address = %acceptor.address, "serving");
-            accepting.spawn(acceptor.run(serve.clone()));
-        }
         let manager = Manager::from_env();
         let is_main = match (upgrades.upgrader(), &predecessor) {
             (Some(upgrader), _) => upgrader.take_over().map_err(ServeError::Ready)?,
@@ -325,6 +324,11 @@ impl Options {
             manager
                 .tell(NotifyMessage::new().ready().status("serving"))
                 .await;
+        }
+        let mut accepting = JoinSet::new();
+        for acceptor in acceptors {
+            info!(address = %acceptor.address, "serving");
+            accepting.spawn(acceptor.run(serve.clone()));
         }
 
         let shared = self.drain.shared();

@@ -298,6 +298,7 @@ impl Upgrader {
             .is_some_and(|predecessor| !predecessor.is_gone())
     }
 
+    #[cfg(feature = "serve")]
     pub(crate) const fn signal_number(&self) -> i32 {
         self.signal
     }
@@ -407,8 +408,13 @@ impl Upgrader {
             let rest = deadline.saturating_duration_since(Instant::now());
             if readable_within(ready, rest.min(TICK)) {
                 let mut byte = [0];
-                if ready.read(&mut byte).is_ok_and(|length| length == 1) && byte == [READY] {
-                    return Ok(());
+                let said = ready.read(&mut byte).is_ok_and(|length| length == 1);
+                if said && byte == [READY] {
+                    return match successor.ended_within(Duration::ZERO) {
+                        // It has said so and died.
+                        Some(status) => Err(UpgradeError::Ended { pid, status }),
+                        None => Ok(()),
+                    };
                 }
                 // The pipe ends with its process, whose status is there in a moment.
                 let status = successor.ended_within(rest.min(Duration::from_secs(1)));

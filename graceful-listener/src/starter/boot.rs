@@ -43,7 +43,7 @@ impl Starter {
         let launcher = if options.daemonize {
             match detach().map_err(|error| Failure::io("fork failed", &error))? {
                 Side::Launcher(daemon) => return Ok(await_daemon(daemon)),
-                Side::Between(code) => return Ok(code),
+                Side::Between => return Ok(ExitCode::SUCCESS),
                 Side::Daemon(launcher) => Some(launcher),
             }
         } else {

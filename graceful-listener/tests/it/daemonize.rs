@@ -4,6 +4,8 @@
     unsafe_code,
     reason = "the harness has threads, which a process that detaches may not have"
 )]
+#![expect(clippy::exit, reason = "exit statuses are what is tested")]
+#![expect(clippy::print_stdout, reason = "and what becomes of standard output")]
 
 use std::env;
 use std::fs;

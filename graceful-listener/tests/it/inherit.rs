@@ -161,7 +161,7 @@ impl Heir {
         text.lines().map(str::to_owned).collect()
     }
 
-    fn is_refused(self) -> String {
+    fn refusal(self) -> String {
         let lines = self.says();
         let refusal = lines[0].strip_prefix("refused: ");
         refusal
@@ -366,7 +366,7 @@ fn udp_and_tcp_of_one_port_are_told_apart() {
 }
 
 #[test]
-fn socket_that_nobody_claims_is_refused() {
+fn socket_that_nobody_claims_refusal() {
     let (first, second) = (tcp(), tcp());
     let (one, two) = (port(&first), port(&second));
     let refusal = heir()
@@ -377,7 +377,7 @@ fn socket_that_nobody_claims_is_refused() {
         .set("SPECS", format!("127.0.0.1:{one}"))
         .give(first)
         .give(second)
-        .is_refused();
+        .refusal();
     assert_eq!(
         refusal,
         format!("nothing serves the socket 127.0.0.1:{two}")
@@ -396,7 +396,7 @@ fn specification_that_was_not_inherited_is_refused_and_told_what_was() {
         .set("SPECS", format!("127.0.0.1:{two} 127.0.0.1:1"))
         .give(first)
         .give(second)
-        .is_refused();
+        .refusal();
     let expected =
         format!("no socket for `127.0.0.1:1`, available are 127.0.0.1:{two}, 127.0.0.1:{one}");
     assert_eq!(refusal, expected);
@@ -411,7 +411,7 @@ fn narrower_address_than_specified_does_not_match() {
         .listen_pid()
         .set("SPECS", port.to_string())
         .give(listener)
-        .is_refused();
+        .refusal();
     assert!(
         refusal.starts_with(&format!("no socket for `{port}`, available are ")),
         "{refusal}"
@@ -449,18 +449,18 @@ fn garbage_is_refused_and_names_the_variable_the_entry_and_the_reason() {
         ),
     ];
     for (text, expected) in table {
-        let refusal = heir().set("SERVER_STARTER_PORT", text).is_refused();
+        let refusal = heir().set("SERVER_STARTER_PORT", text).refusal();
         assert!(refusal.starts_with(expected), "{text}: {refusal}");
     }
 }
 
 #[test]
-fn descriptor_that_is_no_listening_socket_is_refused() {
+fn descriptor_that_is_no_listening_socket_refusal() {
     let refused = |fd: OwnedFd, name: &str| {
         heir()
             .set("SERVER_STARTER_PORT", format!("{name}=3"))
             .give(fd)
-            .is_refused()
+            .refusal()
     };
     let listener = tcp();
     let address = listener.local_addr().unwrap();
@@ -495,7 +495,7 @@ fn descriptor_that_is_no_listening_socket_is_refused() {
 }
 
 #[test]
-fn socket_that_is_bound_elsewhere_than_its_name_says_is_refused() {
+fn socket_that_is_bound_elsewhere_than_its_name_says_refusal() {
     let names = [
         "127.0.0.1:1",
         "1",
@@ -511,7 +511,7 @@ fn socket_that_is_bound_elsewhere_than_its_name_says_is_refused() {
         let refusal = heir()
             .set("SERVER_STARTER_PORT", format!("{name}=3"))
             .give(listener)
-            .is_refused();
+            .refusal();
         let expected = format!(
             "SERVER_STARTER_PORT: `{name}=3`: descriptor 3 is bound to 127.0.0.1:{port}, not to {name}"
         );
@@ -523,7 +523,7 @@ fn socket_that_is_bound_elsewhere_than_its_name_says_is_refused() {
     let refusal = heir()
         .set("SERVER_STARTER_PORT", format!("{other}=3"))
         .give(unix)
-        .is_refused();
+        .refusal();
     assert!(
         refusal.ends_with(&format!("one, not to {other}")),
         "{refusal}"
@@ -635,34 +635,34 @@ fn no_descriptors_are_no_sockets() {
 fn bad_counts_ids_and_names_are_refused() {
     let refused = |name, value: &str| heir().set(name, value);
     for count in ["x", "-1", "1.5", "99999999999", " 1"] {
-        let refusal = refused("LISTEN_FDS", count).is_refused();
+        let refusal = refused("LISTEN_FDS", count).refusal();
         assert_eq!(
             refusal,
             format!("LISTEN_FDS: `{count}`: not a number in range")
         );
     }
-    let refusal = refused("LISTEN_FDS", "4294967295").is_refused();
+    let refusal = refused("LISTEN_FDS", "4294967295").refusal();
     assert_eq!(
         refusal,
         "LISTEN_FDS: `4294967295`: there cannot be so many descriptors"
     );
     let refusal = refused("LISTEN_FDS", "1")
         .set("LISTEN_PID", "me")
-        .is_refused();
+        .refusal();
     assert_eq!(refusal, "LISTEN_PID: `me`: not a number in range");
     let refusal = refused("LISTEN_FDS", "1")
         .set("LISTEN_FDNAMES", "a:b")
         .give(tcp())
-        .is_refused();
+        .refusal();
     assert_eq!(refusal, "LISTEN_FDNAMES: `a:b`: 2 names for 1 descriptors");
     let refusal = refused("LISTEN_FDS", "2")
         .set("LISTEN_FDNAMES", "a:b")
         .give(tcp())
-        .is_refused();
+        .refusal();
     assert_eq!(refusal, "LISTEN_FDS: `4 (b)`: descriptor 4 is not open");
     let refusal = refused("LISTEN_FDS", "1")
         .give(File::open("/dev/null").unwrap())
-        .is_refused();
+        .refusal();
     assert_eq!(
         refusal,
         "LISTEN_FDS: `3`: descriptor 3 is not a socket but /dev/null"
@@ -721,7 +721,7 @@ fn variable_of_another_processs_upgrade_is_ignored() {
 }
 
 #[test]
-fn forged_upgrade_is_refused() {
+fn forged_upgrade_refusal() {
     let own = std::process::id();
     let table = [
         (String::new(), "is not a number in range"),
@@ -754,7 +754,7 @@ fn forged_upgrade_is_refused() {
             .set("GRACEFUL_LISTENER", text.clone())
             .give(null())
             .give(null())
-            .is_refused();
+            .refusal();
         assert!(
             refusal.starts_with("GRACEFUL_LISTENER: ") && refusal.contains(expected),
             "{text}: {refusal}"
@@ -1092,7 +1092,7 @@ fn one_of_many_who_replace_a_dead_socket_at_once_gets_it() {
                 .collect()
         });
         let bound: Vec<_> = results.iter().flatten().collect();
-        assert_eq!(bound.len(), 1);
+        assert_eq!(bound.len(), 1, "{results:?}");
         let Socket::Unix(listener) = bound[0].iter().next().unwrap().socket() else {
             panic!("it is Unix")
         };
@@ -1109,7 +1109,7 @@ fn one_of_many_who_replace_a_dead_socket_at_once_gets_it() {
 fn abstract_socket_has_no_file() {
     let name = format!("@graceful-listener-{}", std::process::id());
     let listeners = bind(&[&name]).unwrap();
-    assert_eq!(addresses(&listeners), [name.clone()]);
+    assert_eq!(addresses(&listeners), std::slice::from_ref(&name));
     assert!(!Path::new(&name).exists());
 }
 

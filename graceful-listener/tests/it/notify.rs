@@ -52,6 +52,7 @@ fn child_is_received_with_its_id_and_its_barrier_answered() {
     let receiver = NotifyReceiver::bind().unwrap();
     let child = child::role(SENDER)
         .env("NOTIFY_SOCKET", receiver.name())
+        .stdout(process::Stdio::null())
         .stderr(process::Stdio::piped())
         .spawn()
         .unwrap();
@@ -94,6 +95,7 @@ fn socket_with_a_path_is_reached() {
     let socket = UnixDatagram::bind(&path).unwrap();
     let child = child::role(SENDER)
         .env("NOTIFY_SOCKET", &path)
+        .stdout(process::Stdio::null())
         .stderr(process::Stdio::null())
         .spawn()
         .unwrap();

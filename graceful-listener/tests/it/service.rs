@@ -192,6 +192,7 @@ fn say(line: &str) {
         .unwrap();
 }
 
+#[expect(clippy::exit, reason = "this is how a program fails to start")]
 fn fail_if_told(step: &str, generation: u64) {
     let (Ok(failure), Some(path)) = (env::var(set::FAILURE), env::var_os(set::WHILE)) else {
         return;
@@ -205,9 +206,12 @@ fn fail_if_told(step: &str, generation: u64) {
         Some((how, at)) if at == step => match how {
             "killed" => raise(Signal::SIGKILL).unwrap(),
             "exit" => std::process::exit(3),
-            "hang" => loop {
-                std::thread::park();
-            },
+            "hang" => {
+                say(&format!("hanging at {step}"));
+                loop {
+                    std::thread::park();
+                }
+            }
             "wait" => {
                 say(&format!("waiting at {step}"));
                 while lasts() {
