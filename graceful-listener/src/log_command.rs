@@ -173,7 +173,7 @@ impl LogCommand {
             (self.output[0].as_fd(), 1),
             (self.output[1].as_fd(), 2),
         ];
-        Spawn {
+        let process = Spawn {
             program,
             args,
             env: &env,
@@ -185,7 +185,8 @@ impl LogCommand {
             death_signal: None,
             cgroup: None,
         }
-        .spawn()
+        .spawn()?;
+        Ok(process)
     }
 
     /// Throws away the oldest output if the pipe is full and nobody reads it.

@@ -1,16 +1,11 @@
-#![expect(
-    unsafe_code,
-    reason = "the kernel's process interface: the steps between fork and exec, pidfds, waitid"
-)]
+#![expect(unsafe_code, reason = "the kernel's process interface: pidfds, waitid")]
 
-use std::ffi::{CString, OsStr, OsString, c_char, c_void};
-use std::fs::{self, File};
+use std::ffi::{CString, OsStr, c_void};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::ptr;
 
 use nix::libc::{self, c_int, pid_t};
@@ -18,166 +13,13 @@ use nix::libc::{self, c_int, pid_t};
 pub(crate) use self::cgroup::Cgroup;
 pub(crate) use self::exit::Exit;
 pub(crate) use self::signal::{Signal, UnknownSignal};
+pub(crate) use self::spawn::{Spawn, SpawnError, Step};
 pub(crate) use crate::detach::{Side, detach};
 
 mod cgroup;
 mod exit;
 mod signal;
-
-/// A program to be started: everything its process has when it begins to run.
-///
-/// The environment is complete: nothing is inherited. Descriptors 0, 1 and 2 are
-/// the caller's, unless `output` says otherwise; no signal is blocked.
-#[derive(Debug)]
-pub(crate) struct Spawn<'a> {
-    /// Looked up in the `PATH` of `env` if it has no slash.
-    pub(crate) program: &'a OsStr,
-    pub(crate) args: &'a [OsString],
-    pub(crate) env: &'a [(OsString, OsString)],
-    pub(crate) dir: Option<&'a Path>,
-    /// Descriptors to pass, each with the number the program finds it at.
-    pub(crate) descriptors: &'a [(BorrowedFd<'a>, RawFd)],
-    /// Sets `LISTEN_PID` to the process's own id.
-    pub(crate) listen_pid: bool,
-    /// Signals whose action is put back to the default.
-    pub(crate) default_signals: &'a [Signal],
-    /// Signals that are ignored.
-    pub(crate) ignored_signals: &'a [Signal],
-    /// Sent to the process when the caller's thread ends.
-    pub(crate) death_signal: Option<Signal>,
-    pub(crate) cgroup: Option<&'a Cgroup>,
-}
-
-impl Spawn<'_> {
-    /// Starts the program at the head of a process group of its own.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the program cannot be executed, and then nothing of it is left.
-    pub(crate) fn spawn(&self) -> io::Result<Process> {
-        let placeholders = self.occupy_targets()?;
-        let child = self.command()?.spawn()?;
-        drop(placeholders);
-        let pid = pid_t::try_from(child.id()).map_err(io::Error::other)?;
-        // Dropping a `Child` neither ends nor reaps it.
-        drop(child);
-        let pidfd = pidfd_open(pid).inspect_err(|_| {
-            // SAFETY: plain system calls on a child that has not been reaped, whose
-            // id therefore cannot be another's.
-            unsafe {
-                libc::kill(pid, libc::SIGKILL);
-                libc::waitpid(pid, ptr::null_mut(), 0);
-            }
-        })?;
-        Ok(Process {
-            pid,
-            pidfd,
-            child: true,
-        })
-    }
-
-    fn command(&self) -> io::Result<Command> {
-        let mut command = Command::new(self.program);
-        command.args(self.args);
-        if let Some(dir) = self.dir {
-            command.current_dir(dir);
-        }
-        // Everything the closure uses is made here: between fork and exec it may
-        // not allocate, lock or panic.
-        let mut environment = Environment::new(self.env, self.listen_pid)?;
-        let mut moves: Vec<(RawFd, RawFd, RawFd)> = self
-            .descriptors
-            .iter()
-            .map(|(fd, target)| (fd.as_raw_fd(), *target, -1))
-            .collect();
-        let above = moves
-            .iter()
-            .map(|(_, target, _)| target + 1)
-            .max()
-            .unwrap_or(0)
-            .max(3);
-        let default_signals: Vec<c_int> = self.default_signals.iter().map(|s| s.number()).collect();
-        let ignored_signals: Vec<c_int> = self.ignored_signals.iter().map(|s| s.number()).collect();
-        let death_signal = self.death_signal.map(Signal::number);
-        let cgroup = self.cgroup.map(Cgroup::procs).transpose()?;
-        let parent = std::process::id().cast_signed();
-        let steps = move || {
-            // SAFETY: async-signal-safe calls on values made before the fork.
-            unsafe {
-                check(libc::setpgid(0, 0))?;
-                if let Some(cgroup) = &cgroup {
-                    let own = b"0";
-                    let written =
-                        libc::write(cgroup.as_raw_fd(), own.as_ptr().cast::<c_void>(), own.len());
-                    if written < 0 {
-                        return Err(io::Error::last_os_error());
-                    }
-                }
-                for (source, target, spare) in &mut moves {
-                    if source != target {
-                        *spare = check(libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, above))?;
-                    }
-                }
-                for (source, target, spare) in &moves {
-                    if source == target {
-                        check(libc::fcntl(*source, libc::F_SETFD, 0))?;
-                    } else {
-                        check(libc::dup2(*spare, *target))?;
-                    }
-                }
-                for &signal in &default_signals {
-                    libc::signal(signal, libc::SIG_DFL);
-                }
-                for &signal in &ignored_signals {
-                    libc::signal(signal, libc::SIG_IGN);
-                }
-                if let Some(signal) = death_signal {
-                    check(libc::prctl(libc::PR_SET_PDEATHSIG, signal))?;
-                    // It may have died before it was asked for.
-                    if libc::getppid() != parent {
-                        libc::_exit(0);
-                    }
-                }
-                environment.install();
-                let mut none: libc::sigset_t = std::mem::zeroed();
-                libc::sigemptyset(&raw mut none);
-                check(libc::sigprocmask(
-                    libc::SIG_SETMASK,
-                    &raw const none,
-                    ptr::null_mut(),
-                ))?;
-            }
-            Ok(())
-        };
-        // SAFETY: the closure keeps to what is allowed after fork, see above.
-        unsafe { command.pre_exec(steps) };
-        Ok(command)
-    }
-
-    /// Makes sure that no descriptor opened by the standard library for the
-    /// spawn itself gets a number that is about to be overwritten.
-    fn occupy_targets(&self) -> io::Result<Vec<OwnedFd>> {
-        let mut placeholders = Vec::new();
-        if self.descriptors.is_empty() {
-            return Ok(placeholders);
-        }
-        let null = File::open("/dev/null")?;
-        for &(_, target) in self.descriptors {
-            // SAFETY: the system call returns a new descriptor, which is ours alone.
-            let fd = unsafe {
-                let lowest = libc::fcntl(null.as_raw_fd(), libc::F_DUPFD_CLOEXEC, target);
-                OwnedFd::from_raw_fd(check(lowest)?)
-            };
-            // If it got another number, the one asked for is in use.
-            if fd.as_raw_fd() == target {
-                placeholders.push(fd);
-            }
-        }
-        // It may have such a number itself.
-        placeholders.push(null.into());
-        Ok(placeholders)
-    }
-}
+mod spawn;
 
 /// A running or just ended process, held by a pidfd: its id is never a stranger's.
 #[derive(Debug)]
@@ -188,24 +30,20 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    const fn new(pid: pid_t, pidfd: OwnedFd, child: bool) -> Self {
+        Self { pid, pidfd, child }
+    }
+
     /// Goes on holding a child of this process, as after `exec`.
     pub(crate) fn from_child(pid: pid_t) -> io::Result<Self> {
-        Ok(Self {
-            pid,
-            pidfd: pidfd_open(pid)?,
-            child: true,
-        })
+        Ok(Self::new(pid, pidfd_open(pid)?, true))
     }
 
     /// Takes hold of a process that this one did not start.
     ///
     /// Whoever calls has to look after this call whether it is the process meant.
     pub(crate) fn from_stranger(pid: pid_t) -> io::Result<Self> {
-        Ok(Self {
-            pid,
-            pidfd: pidfd_open(pid)?,
-            child: false,
-        })
+        Ok(Self::new(pid, pidfd_open(pid)?, false))
     }
 
     pub(crate) const fn pid(&self) -> pid_t {
@@ -338,93 +176,6 @@ pub(crate) enum Reaped {
     Ours(pid_t),
 }
 
-/// The environment as exec takes it, ready before the fork.
-struct Environment {
-    // The pointers below point into these.
-    _entries: Vec<CString>,
-    pointers: Vec<*const c_char>,
-    listen_pid: Option<Box<[u8; LISTEN_PID.len() + DIGITS + 1]>>,
-}
-
-// SAFETY: the pointers are to heap memory that the value owns and nobody changes
-// before the fork; `Command` merely wants to be sendable itself.
-unsafe impl Send for Environment {}
-// SAFETY: as above; a shared reference reads nothing through them.
-unsafe impl Sync for Environment {}
-
-impl Environment {
-    fn new(variables: &[(OsString, OsString)], listen_pid: bool) -> io::Result<Self> {
-        let mut entries = Vec::with_capacity(variables.len());
-        for (name, value) in variables {
-            let mut entry = Vec::with_capacity(name.len() + value.len() + 2);
-            entry.extend_from_slice(name.as_bytes());
-            entry.push(b'=');
-            entry.extend_from_slice(value.as_bytes());
-            entries.push(CString::new(entry).map_err(|_| {
-                io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    format!(
-                        "environment variable {} holds a NUL byte",
-                        name.to_string_lossy()
-                    ),
-                )
-            })?);
-        }
-        let listen_pid = listen_pid.then(|| {
-            let mut entry = Box::new([0; LISTEN_PID.len() + DIGITS + 1]);
-            entry[..LISTEN_PID.len()].copy_from_slice(LISTEN_PID);
-            entry
-        });
-        let mut pointers: Vec<_> = entries.iter().map(|entry| entry.as_ptr()).collect();
-        pointers.extend(
-            listen_pid
-                .iter()
-                .map(|entry| entry.as_ptr().cast::<c_char>()),
-        );
-        pointers.push(ptr::null());
-        Ok(Self {
-            _entries: entries,
-            pointers,
-            listen_pid,
-        })
-    }
-
-    /// Makes this the environment of the process.
-    ///
-    /// # Safety
-    ///
-    /// Only between fork and exec: nobody else may be reading the environment.
-    unsafe fn install(&mut self) {
-        if let Some(entry) = &mut self.listen_pid {
-            // SAFETY: cannot fail.
-            let mut pid = unsafe { libc::getpid() }.unsigned_abs();
-            let mut digits = [0_u8; DIGITS];
-            let mut first = DIGITS;
-            loop {
-                first -= 1;
-                digits[first] = b'0' + (pid % 10) as u8;
-                pid /= 10;
-                if pid == 0 || first == 0 {
-                    break;
-                }
-            }
-            let text = &digits[first..];
-            entry[LISTEN_PID.len()..LISTEN_PID.len() + text.len()].copy_from_slice(text);
-            // The pointer in the list was taken before the last write through the
-            // box; take it again.
-            let last = self.pointers.len() - 2;
-            self.pointers[last] = entry.as_ptr().cast::<c_char>();
-        }
-        // SAFETY: the caller is alone in the process; the list ends with a null
-        // pointer and lives until exec.
-        unsafe { environ = self.pointers.as_ptr().cast_mut() };
-    }
-}
-
-unsafe extern "C" {
-    static mut environ: *mut *const c_char;
-}
-
 /// Puts the action of a signal back to the default, whatever the parent had set.
 pub(crate) fn default_action(signal: Signal) -> io::Result<()> {
     // SAFETY: no handler is installed, so none can be called.
@@ -512,13 +263,11 @@ fn check_long(result: libc::c_long) -> io::Result<libc::c_long> {
 /// What Perl has handlers for: they do not outlive exec.
 pub(crate) const DEFAULT_SIGNALS: [Signal; 4] =
     [Signal::INT, Signal::TERM, Signal::HUP, Signal::ALRM];
-const LISTEN_PID: &[u8; 11] = b"LISTEN_PID=";
-/// Enough for every number of 32 bits.
-const DIGITS: usize = 10;
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::ffi::OsString;
+    use std::fs::File;
 
     use super::*;
 
@@ -526,7 +275,7 @@ mod tests {
         program: &str,
         args: &[&str],
         descriptors: &[(BorrowedFd<'_>, RawFd)],
-    ) -> io::Result<Process> {
+    ) -> Result<Process, SpawnError> {
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
         let env = [("PATH".into(), "/usr/bin:/bin".into())];
         Spawn {
@@ -566,7 +315,8 @@ mod tests {
             .filter(|(_, number)| free(number))
             .collect();
         let error = spawn("/nowhere/program", &[], &descriptors).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(error.step, Step::Exec);
+        assert_eq!(error.error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

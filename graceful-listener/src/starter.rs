@@ -13,7 +13,7 @@ use crate::notify::NotifyReceiver;
 use crate::pid_file::PidFile;
 use crate::privileges::Identity;
 use crate::process::{
-    Cgroup, DEFAULT_SIGNALS, Exit, Process, Reaped, Signal, Spawn, reap_stranger,
+    Cgroup, DEFAULT_SIGNALS, Exit, Process, Reaped, Signal, Spawn, SpawnError, Step, reap_stranger,
 };
 use crate::sockets::Sockets;
 use crate::watch::{Event, Watch};
@@ -277,13 +277,17 @@ impl Starter {
             .add(process, u64::from(process.pid().unsigned_abs()))
     }
 
-    fn explain(&self, program: &OsStr, error: &io::Error) -> Failure {
-        if let Some(dir) = &self.options.dir
-            && let Err(error) = nix::unistd::access(dir, nix::unistd::AccessFlags::X_OK)
-        {
-            return Failure::io(format!("failed to chdir:{}", dir.display()), &error.into());
+    fn explain(&self, program: &OsStr, error: &SpawnError) -> Failure {
+        match (error.step, &self.options.dir) {
+            (Step::Dir, Some(dir)) => {
+                Failure::io(format!("failed to chdir:{}", dir.display()), &error.error)
+            }
+            (Step::Exec, _) => Failure::io(
+                format!("failed to exec {}", program.display()),
+                &error.error,
+            ),
+            (step, _) => Failure::io(step, &error.error),
         }
-        Failure::io(format!("failed to exec {}", program.display()), error)
     }
 
     /// Takes the candidate for the serving generation.
