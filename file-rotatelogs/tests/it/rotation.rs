@@ -53,7 +53,7 @@ fn formatted_record_is_whole_though_its_pieces_are_many() {
         .build()
         .unwrap();
     for number in 0..6 {
-        writeln!(&logs, "{:-^5}{}{:>5}{}", 'a', number, number, 'c').unwrap();
+        writeln!(&logs, "{:-^5}{number}{:>5}c", 'a', number).unwrap();
     }
     writeln!(&logs, "{}", Logging(logs.clone())).unwrap();
     for (name, text) in tree(scratch.path()) {
