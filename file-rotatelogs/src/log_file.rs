@@ -63,22 +63,25 @@ impl LogFile {
         path: &Path,
         time_of: impl Fn(&Path) -> Option<Option<i64>>,
     ) -> Option<Self> {
-        let bytes = path.as_os_str().as_bytes();
-        let (name, form) = [Form::Gzip, Form::Zstd]
+        let name = path.as_os_str().as_bytes();
+        [Form::Plain, Form::Gzip, Form::Zstd]
             .into_iter()
-            .find_map(|form| Some((bytes.strip_suffix(form.suffix().as_bytes())?, form)))
-            .unwrap_or((bytes, Form::Plain));
-        let whole = Some((name, 0));
-        [whole, generation(name)]
-            .into_iter()
-            .flatten()
-            .find_map(|(base, generation)| {
+            .filter_map(|form| Some((name.strip_suffix(form.suffix().as_bytes())?, form)))
+            .flat_map(|(name, form)| {
+                let readings = [Some((name, 0)), generation(name)];
+                readings
+                    .into_iter()
+                    .flatten()
+                    .map(move |(base, number)| (base, number, form))
+            })
+            .find_map(|(base, generation, form)| {
                 let base = Path::new(OsStr::from_bytes(base));
+                let time = time_of(base)?;
                 Some(Self {
                     base: base.to_path_buf(),
                     generation,
                     form,
-                    time: time_of(base)?,
+                    time,
                 })
             })
     }

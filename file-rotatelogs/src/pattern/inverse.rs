@@ -165,19 +165,19 @@ impl Values {
 
     fn years(&self, this_year: i64) -> Vec<i64> {
         let with_century = |two: i64| match self.get(Field::Century) {
-            Some(century) => century * 100 + two,
-            None if two < 69 => 2000 + two,
-            None => 1900 + two,
+            Some(century) => vec![century * 100 + two],
+            None if two < 69 => vec![2000 + two, 1900 + two, 2100 + two],
+            None => vec![1900 + two, 2000 + two],
         };
-        let around = |year: i64| vec![year, year - 1, year + 1];
+        let around = |year: i64| [year, year - 1, year + 1];
         if let Some(year) = self.get(Field::Year) {
             vec![year]
-        } else if let Some(two) = self.get(Field::Year2) {
-            vec![with_century(two)]
         } else if let Some(year) = self.get(Field::IsoYear) {
-            around(year)
+            around(year).to_vec()
+        } else if let Some(two) = self.get(Field::Year2) {
+            with_century(two)
         } else if let Some(two) = self.get(Field::IsoYear2) {
-            around(with_century(two))
+            with_century(two).into_iter().flat_map(around).collect()
         } else if let Some(century) = self.get(Field::Century) {
             (century * 100..century * 100 + 100).collect()
         } else {
