@@ -11,7 +11,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use file_rotatelogs::{
-    Builder, Clock, Compression, ErrorPolicy, NonBlocking, Overflow, RotateLogs,
+    Builder, Clock, Compression, ErrorPolicy, NonBlocking, Overflow, RotateLogs, SyncPolicy,
 };
 
 use crate::support::{Events, PATIENCE};
@@ -234,6 +234,7 @@ impl Process {
             "path" => return Ok(logs.current_path().to_str().unwrap().to_owned()),
             "lost" => return Ok(logs.lost().to_string()),
             "events" => return Ok(self.events.all().join(" | ")),
+            "sync" => logs.sync_data()?,
             "settle" => assert!(logs.wait_for_housekeeping(PATIENCE)),
             "close" => {
                 self.queue = None;
@@ -263,6 +264,10 @@ fn builder(settings: &str) -> Builder {
             "gzip" => builder.compress(Compression::Gzip),
             "drop" => builder.on_error(ErrorPolicy::Drop),
             "lazy" => builder.lazy(true),
+            "sync" if value == "rotate" => builder.sync(SyncPolicy::OnRotate),
+            "sync" => builder.sync(SyncPolicy::Every(Duration::from_millis(
+                value.parse().unwrap(),
+            ))),
             "finish" => builder.finish_lines(true),
             "queue" => builder,
             other => panic!("{other}"),

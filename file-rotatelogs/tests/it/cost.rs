@@ -127,3 +127,55 @@ fn record_is_one_system_call() {
         );
     }
 }
+
+#[test]
+fn file_is_brought_to_the_disk_as_often_as_the_policy_says() {
+    if !need("strace") {
+        return;
+    }
+    let synced = |settings: &[&str], act: &dyn Fn(&mut Child)| {
+        let scratch = Scratch::new();
+        let trace = scratch.join("trace");
+        let mut child = Child::start_as(&Start {
+            under: &[
+                "strace",
+                "-f",
+                "-qq",
+                "-e",
+                "trace=fdatasync",
+                "-o",
+                trace.to_str().unwrap(),
+            ],
+            user: None,
+        });
+        let log = format!("pattern={}", scratch.join("a.log").to_str().unwrap());
+        child.open(&[&[&*log], settings].concat()).unwrap();
+        act(&mut child);
+        child.tell("settle").unwrap();
+        drop(child);
+        fs::read_to_string(&trace)
+            .unwrap()
+            .matches("fdatasync(")
+            .count()
+    };
+    let rotate = |child: &mut Child| {
+        child.tell("write\tx").unwrap();
+        child.tell("rotate").unwrap();
+        child.tell("settle").unwrap();
+        child.tell("rotate").unwrap();
+    };
+    assert_eq!(synced(&[], &rotate), 0);
+    assert_eq!(synced(&["sync=rotate"], &rotate), 2);
+    assert_eq!(synced(&[], &|child| drop(child.tell("sync").unwrap())), 1);
+    let write = |child: &mut Child| {
+        // Twice the interval, and a little.
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_millis(1300) {
+            child.tell("write\tx").unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let count = synced(&["sync=500"], &write);
+    assert!((1..=4).contains(&count), "{count}");
+    assert_eq!(synced(&["sync=rotate"], &write), 0);
+}

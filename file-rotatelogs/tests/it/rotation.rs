@@ -3,7 +3,6 @@ use std::io::{IoSlice, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use file_rotatelogs::{Clock, RotateLogs};
 
@@ -649,24 +648,4 @@ fn descriptors_do_not_pile_up() {
         .filter(|target| target.starts_with(scratch.path()))
         .count();
     assert_eq!(ours, 1);
-}
-
-#[test]
-fn what_is_synced_is_what_the_policy_says() {
-    use file_rotatelogs::SyncPolicy;
-    let scratch = Scratch::new();
-    for policy in [
-        SyncPolicy::Never,
-        SyncPolicy::OnRotate,
-        SyncPolicy::Every(Duration::from_millis(500)),
-    ] {
-        let logs = RotateLogs::builder(scratch.join("a.log"))
-            .sync(policy)
-            .build()
-            .unwrap();
-        writeln!(&logs, "x").unwrap();
-        logs.rotate().unwrap();
-        logs.sync_data().unwrap();
-        assert!(logs.wait_for_housekeeping(PATIENCE));
-    }
 }
