@@ -53,7 +53,8 @@ pub(crate) fn run(writers: usize, records: u64, limit: u64) -> Report {
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let begin = |writer: usize, number: usize, first: u64| {
         let acknowledged = scratch.join(&format!("acknowledged.{writer}.{number}"));
-        let mut child = Child::with_log(&settings);
+        let mut child = Child::start();
+        child.send(&format!("open\t{}", settings.join("\t")));
         let path = acknowledged.to_str().unwrap();
         let command = format!("torture\t{writer}\t{number}\t{first}\t{records}\t{path}");
         child.send(&command);
@@ -66,7 +67,8 @@ pub(crate) fn run(writers: usize, records: u64, limit: u64) -> Report {
         (child, life)
     };
     let begin_rotating = || {
-        let mut child = Child::with_log(&settings);
+        let mut child = Child::start();
+        child.send(&format!("open\t{}", settings.join("\t")));
         child.send("rotate_forever");
         child
     };
