@@ -224,3 +224,38 @@ fn abstract_name(path: &Path) -> Option<&[u8]> {
 
 /// The kernel cuts it down to `net.core.somaxconn`.
 const BACKLOG: i32 = i32::MAX;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn print_then_parse_is_the_identity(host in prop::option::of("[a-z0-9.]{1,8}|::1|fe80::1%2"), port: u16, udp: bool) {
+            let name = host.map_or(PortName::Port(port), |host| PortName::Host(host, port));
+            let spec = Spec { name, udp };
+            prop_assert_eq!(&Spec::parse(OsStr::new(&spec.to_string())).unwrap(), &spec);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic_and_what_parses_prints(bytes in any::<Vec<u8>>()) {
+            if let Ok(spec) = Spec::parse(OsStr::from_bytes(&bytes)) {
+                prop_assert!(!spec.to_string().is_empty());
+                if str::from_utf8(&bytes).is_ok() {
+                    prop_assert_eq!(&Spec::parse(OsStr::new(&spec.to_string())).unwrap(), &spec);
+                }
+            }
+        }
+
+        #[test]
+        fn almost_right_text_prints_what_it_was_parsed_from(text in "[u0-9:.\\[\\]a=/;@]{0,12}") {
+            if let Ok(spec) = Spec::parse(OsStr::new(&text)) {
+                prop_assert_eq!(&Spec::parse(OsStr::new(&spec.to_string())).unwrap(), &spec);
+            }
+        }
+    }
+}

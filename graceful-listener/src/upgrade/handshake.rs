@@ -123,3 +123,47 @@ fn is_pipe(fd: RawFd) -> bool {
     fs::read_link(format!("/proc/self/fd/{fd}"))
         .is_ok_and(|target| target.as_os_str().as_bytes().starts_with(b"pipe:"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ports::PortName;
+
+    fn handover() -> impl Strategy<Value = Handover> {
+        let ports = prop::collection::vec(("/[^;\0]{0,6}", any::<bool>()), 0..4);
+        (any::<u32>(), any::<u64>(), any::<u64>(), 3..100_i32, ports).prop_map(
+            |(parent, nonce, generation, first, sockets)| {
+                let (mut ports, mut owned) = (Ports::new(), Vec::new());
+                for ((name, is_owned), fd) in sockets.into_iter().zip(first + 2..) {
+                    ports.push(PortName::Path(name.into()), fd).unwrap();
+                    owned.extend(is_owned.then_some(fd));
+                }
+                Handover {
+                    parent,
+                    nonce,
+                    generation,
+                    ready: first,
+                    alive: first + 1,
+                    owned,
+                    ports,
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn print_then_parse_is_the_identity(handover in handover()) {
+            prop_assert_eq!(&Handover::parse(&handover.to_os_string()).unwrap(), &handover);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic_and_what_parses_prints(text in "[0-9]{1,3}(:[0-9,]{0,4}){0,6}(:[0-9=;/]{0,8})?|\\PC{0,20}") {
+            if let Ok(handover) = Handover::parse(OsStr::new(&text)) {
+                prop_assert_eq!(&Handover::parse(&handover.to_os_string()).unwrap(), &handover);
+            }
+        }
+    }
+}

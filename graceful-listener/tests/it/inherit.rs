@@ -646,9 +646,7 @@ fn bad_counts_ids_and_names_are_refused() {
         refusal,
         "LISTEN_FDS: `4294967295`: there cannot be so many descriptors"
     );
-    let refusal = refused("LISTEN_FDS", "1")
-        .set("LISTEN_PID", "me")
-        .refusal();
+    let refusal = refused("LISTEN_FDS", "1").set("LISTEN_PID", "me").refusal();
     assert_eq!(refusal, "LISTEN_PID: `me`: not a number in range");
     let refusal = refused("LISTEN_FDS", "1")
         .set("LISTEN_FDNAMES", "a:b")

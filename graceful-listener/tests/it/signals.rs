@@ -77,7 +77,10 @@ fn second_int_ends_at_once_and_says_what_it_has_cut() {
     service.signal(Signal::SIGINT);
     let line = service.wait_for("of them upgraded: 0");
     // The last client may not be seen to be gone yet.
-    assert!(line.contains("connections cut: 2,") || line.contains("connections cut: 3,"), "{line}");
+    assert!(
+        line.contains("connections cut: 2,") || line.contains("connections cut: 3,"),
+        "{line}"
+    );
     for client in &mut clients {
         assert!(client.response().is_err());
     }
