@@ -390,12 +390,14 @@ impl Options {
         if listeners.is_empty() {
             return Err(ServeError::NoSockets);
         }
-        let is_shared = !matches!(listeners.origin(), Origin::Bound | Origin::Upgrade);
+        // A predecessor's sockets are this process's alone in a moment.
+        let has_starter = listeners.origin() != Origin::Upgrade;
         let permits = self
             .max_connections
             .map(|max| Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))));
         let acceptor = |listener: Listener| {
             let address = listener.address().clone();
+            let is_shared = has_starter && listener.is_inherited();
             let (socket, file) = listener.into_parts();
             let listener = match socket.into_tokio() {
                 Ok(TokioSocket::Tcp(listener)) => Listening::Tcp(listener),

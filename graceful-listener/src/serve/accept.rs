@@ -85,7 +85,7 @@ impl Acceptor {
     fn finish(mut self, serve: &impl Fn(Stream)) {
         // With its file the socket loses its clients to come.
         drop(self.file.take());
-        if self.is_shared || self.shared.is_handed_over() {
+        if self.is_shared || self.shared.is_handed_over() || self.shared.phase() == Phase::Ended {
             return;
         }
         loop {

@@ -45,3 +45,12 @@ pub(crate) fn has(program: &str) -> bool {
     }
     found
 }
+
+/// Has the role played by a process that `starter` starts, as the last of its arguments say.
+pub(crate) fn append(starter: &mut Command, role: &Command) {
+    starter.arg(role.get_program()).args(role.get_args());
+    starter.envs(
+        role.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+}

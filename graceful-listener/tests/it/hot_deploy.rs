@@ -203,15 +203,8 @@ fn hups_of_perls_start_server_lose_no_request() {
     }
     let worker = program();
     let mut start_server = Command::new("start_server");
-    start_server
-        .args(["--port=127.0.0.1:0", "--interval=1", "--"])
-        .arg(worker.get_program())
-        .args(worker.get_args());
-    start_server.envs(
-        worker
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
+    start_server.args(["--port=127.0.0.1:0", "--interval=1", "--"]);
+    child::append(&mut start_server, &worker);
     let mut service = Service::start(&mut start_server);
     let address = address(&service);
     let worker = |number| {

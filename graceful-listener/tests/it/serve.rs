@@ -280,14 +280,8 @@ fn service_that_is_not_awaited_any_more_accepts_nothing() {
 fn out_of_descriptors_it_waits_and_then_accepts_again() {
     let mut limited = std::process::Command::new("sh");
     let role = service::Service::command();
-    limited
-        .args(["-c", "ulimit -n 64; exec \"$@\"", "sh"])
-        .arg(role.get_program())
-        .args(role.get_args());
-    limited.envs(
-        role.get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
+    limited.args(["-c", "ulimit -n 64; exec \"$@\"", "sh"]);
+    child::append(&mut limited, &role);
     let service = service::Service::start(limited.env(service::set::SPECS, "127.0.0.1:0"));
     service.wait_for("serving address");
     let address = service.address();
@@ -450,11 +444,7 @@ fn programs_that_the_service_starts_see_none_of_its_descriptors() {
         &format!("--path={}", path.display()),
         "--",
     ]);
-    starter.arg(role.get_program()).args(role.get_args());
-    starter.envs(
-        role.get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
+    child::append(&mut starter, &role);
     let service = service::Service::start(&mut starter);
     service.wait_for_count("serving address", 2);
     let mut client = Client::connect_unix(&path).unwrap();

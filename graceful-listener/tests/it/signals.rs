@@ -177,14 +177,8 @@ fn worker_that_drains_through_several_restarts_answers() {
     }
     let role = Service::command();
     let mut starter = Command::new("start_server");
-    starter
-        .args(["--port=127.0.0.1:0", "--interval=1", "--"])
-        .arg(role.get_program())
-        .args(role.get_args());
-    starter.envs(
-        role.get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
+    starter.args(["--port=127.0.0.1:0", "--interval=1", "--"]);
+    child::append(&mut starter, &role);
     let mut service = Service::start(&mut starter);
     service.wait_for("serving address");
     let first = service.generation(1).pid;

@@ -328,14 +328,8 @@ fn nothing_but_the_intended_descriptors_goes_on() {
     // Left open by whoever has started it, and never closed on exec.
     let role = Service::command();
     let mut shell = Command::new("sh");
-    shell
-        .args(["-c", "exec \"$@\" 9</etc/passwd", "sh"])
-        .arg(role.get_program())
-        .args(role.get_args());
-    shell.envs(
-        role.get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
+    shell.args(["-c", "exec \"$@\" 9</etc/passwd", "sh"]);
+    child::append(&mut shell, &role);
     let service = Service::start(shell.env(set::SPECS, "127.0.0.1:0 127.0.0.1:0"));
     service.wait_for_count("serving address", 2);
     assert!(
@@ -567,11 +561,7 @@ fn first_process_of_a_container_is_not_replaced() {
         "--fork",
         "--kill-child",
     ]);
-    unshare.arg(role.get_program()).args(role.get_args());
-    unshare.envs(
-        role.get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
+    child::append(&mut unshare, &role);
     let service = Service::start(unshare.env(set::SPECS, "127.0.0.1:0"));
     service.wait_for("serving address");
     let first = children(service.pid())[0];
@@ -588,14 +578,8 @@ fn worker_of_a_super_daemon_is_not_replaced() {
     }
     let role = Service::command();
     let mut starter = Command::new("start_server");
-    starter
-        .args(["--port=127.0.0.1:0", "--"])
-        .arg(role.get_program())
-        .args(role.get_args());
-    starter.envs(
-        role.get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
+    starter.args(["--port=127.0.0.1:0", "--"]);
+    child::append(&mut starter, &role);
     let service = Service::start(&mut starter);
     service.wait_for("serving address");
     let worker = service.generation(1);
@@ -684,14 +668,8 @@ fn watchdog_is_fed_and_goes_on_to_the_new_process() {
     let role = Service::command();
     let mut shell = Command::new("sh");
     // As systemd sets it: for this process alone.
-    shell
-        .args(["-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh"])
-        .arg(role.get_program())
-        .args(role.get_args());
-    shell.envs(
-        role.get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
+    shell.args(["-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh"]);
+    child::append(&mut shell, &role);
     shell
         .env(set::SPECS, "127.0.0.1:0")
         .env("NOTIFY_SOCKET", receiver.name())
