@@ -70,6 +70,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "cli")]
+mod account;
 mod address;
 mod daemonize;
 #[cfg(feature = "cli")]
@@ -93,8 +95,6 @@ mod notify;
 mod pid_file;
 mod ports;
 #[cfg(feature = "cli")]
-mod privileges;
-#[cfg(feature = "cli")]
 mod process;
 #[cfg(feature = "serve")]
 mod serve;
@@ -106,6 +106,8 @@ mod spec;
 #[cfg(feature = "cli")]
 mod starter;
 mod upgrade;
+#[cfg(feature = "cli")]
+mod variables;
 #[cfg(feature = "cli")]
 mod watch;
 

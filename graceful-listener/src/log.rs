@@ -3,6 +3,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::str::FromStr;
 
 use chrono::{Local, SecondsFormat};
@@ -15,6 +16,7 @@ use nix::unistd::write;
 /// that stalls must not stall the deploy.
 #[derive(Debug)]
 pub(crate) struct Log {
+    program: &'static str,
     format: LogFormat,
     lost: Cell<u64>,
 }
@@ -45,8 +47,9 @@ impl FromStr for LogFormat {
 }
 
 impl Log {
-    pub(crate) const fn new(format: LogFormat) -> Self {
+    pub(crate) const fn new(program: &'static str, format: LogFormat) -> Self {
         Self {
+            program,
             format,
             lost: Cell::new(0),
         }
@@ -71,19 +74,8 @@ impl Log {
 
     /// Returns the last lines written since `mark`, by whomever.
     pub(crate) fn since(&self, mark: Option<u64>) -> Vec<String> {
-        let read = || {
-            let mut log = File::open(LOG).ok()?;
-            let end = log.metadata().ok()?.len();
-            let start = mark?.max(end.saturating_sub(MAX_OUTPUT));
-            log.seek(SeekFrom::Start(start)).ok()?;
-            let mut text = Vec::new();
-            log.take(MAX_OUTPUT).read_to_end(&mut text).ok()?;
-            Some(text)
-        };
-        let text = read().unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
-        lines[lines.len().saturating_sub(MAX_LINES)..].to_vec()
+        mark.map(|mark| tail(Path::new(LOG), mark))
+            .unwrap_or_default()
     }
 
     fn write(&self, message: &str) -> bool {
@@ -109,11 +101,11 @@ impl Log {
         let pid = std::process::id();
         match self.format {
             LogFormat::Plain => format!("{message}\n"),
-            LogFormat::Text => format!("{} start_server[{pid}]: {message}\n", time()),
+            LogFormat::Text => format!("{} {}[{pid}]: {message}\n", time(), self.program),
             LogFormat::Json => {
                 let line = serde_json::json!({
                     "time": time(),
-                    "program": "start_server",
+                    "program": self.program,
                     "pid": pid,
                     "message": message,
                 });
@@ -121,6 +113,25 @@ impl Log {
             }
         }
     }
+}
+
+/// Returns the last lines that were written to a file since it was `mark` bytes
+/// long: at most ten, and none if it cannot be read.
+pub(crate) fn tail(path: &Path, mark: u64) -> Vec<String> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let end = file.metadata()?.len();
+        // A file that was cut short meanwhile is read from its beginning.
+        let start = if mark > end { 0 } else { mark };
+        file.seek(SeekFrom::Start(start.max(end.saturating_sub(MAX_OUTPUT))))?;
+        let mut text = Vec::new();
+        file.take(MAX_OUTPUT).read_to_end(&mut text)?;
+        io::Result::Ok(text)
+    };
+    let text = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines[lines.len().saturating_sub(MAX_LINES)..].to_vec()
 }
 
 /// Standard error, to be opened once more.

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::log::Log;
 use crate::moment::Moment;
-use crate::process::{DEFAULT_SIGNALS, Process, Spawn};
+use crate::process::{Process, Spawn};
 
 /// The command that `--log-file '| COMMAND'` names, and the pipe it reads.
 ///
@@ -174,16 +174,8 @@ impl LogCommand {
             (self.output[1].as_fd(), 2),
         ];
         let process = Spawn {
-            program,
-            args,
-            env: &env,
-            dir: None,
             descriptors: &descriptors,
-            listen_pid: false,
-            default_signals: &DEFAULT_SIGNALS,
-            ignored_signals: &[],
-            death_signal: None,
-            cgroup: None,
+            ..Spawn::new(program, args, &env)
         }
         .spawn()?;
         Ok(process)

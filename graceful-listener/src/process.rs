@@ -8,16 +8,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
-use nix::libc::{self, c_int, pid_t};
+use nix::libc::{self, c_int, c_uint, pid_t};
 
 pub(crate) use self::cgroup::Cgroup;
 pub(crate) use self::exit::Exit;
+pub(crate) use self::identity::{Certificate, Identity};
+pub(crate) use self::limit::{Limit, Value};
+pub(crate) use self::lineage::lineage;
 pub(crate) use self::signal::{Signal, UnknownSignal};
 pub(crate) use self::spawn::{Spawn, SpawnError, Step};
 pub(crate) use crate::detach::{Side, detach};
 
 mod cgroup;
 mod exit;
+mod identity;
+mod limit;
+mod lineage;
 mod signal;
 mod spawn;
 
@@ -57,24 +63,21 @@ impl Process {
 
     /// Sends a signal to the process alone.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
-        // SAFETY: a system call on a descriptor that is open, without memory.
-        let sent = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
-                signal.number(),
-                ptr::null::<c_void>(),
-                0,
-            )
-        };
-        check_long(sent).map(drop)
+        self.send(signal.number(), 0)
     }
 
-    /// Sends a signal to the process group, if the process leads one.
+    /// Sends a signal to the process group, if the process leads one, else to the
+    /// process.
     ///
-    /// Call it only while the process is not reaped: until then the group's
-    /// number cannot be a stranger's.
+    /// Where the kernel does not know how to do that by the pidfd (before 6.9),
+    /// the process must not be reaped yet: until then the group's number cannot be
+    /// a stranger's.
     pub(crate) fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        match self.send(signal.number(), PIDFD_SIGNAL_PROCESS_GROUP) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return self.signal(signal),
+            other => return other,
+        }
         // SAFETY: plain system calls.
         unsafe {
             if libc::getpgid(self.pid) == self.pid {
@@ -82,6 +85,37 @@ impl Process {
             }
         }
         self.signal(signal)
+    }
+
+    /// Returns true if processes are left in the group that the process led, also
+    /// when it is reaped. Kernels before 6.9 cannot tell, and it is false.
+    pub(crate) fn has_group(&self) -> bool {
+        match self.send(0, PIDFD_SIGNAL_PROCESS_GROUP) {
+            Ok(()) => true,
+            Err(error) => error.raw_os_error() == Some(libc::EPERM),
+        }
+    }
+
+    /// Fails if the process is reaped, and does nothing to it.
+    fn signal_none(&self) -> io::Result<()> {
+        match self.send(0, 0) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn send(&self, signal: c_int, flags: c_uint) -> io::Result<()> {
+        // SAFETY: a system call on a descriptor that is open, without memory.
+        let sent = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                signal,
+                ptr::null::<c_void>(),
+                flags,
+            )
+        };
+        check_long(sent).map(drop)
     }
 
     /// Returns how the process ended, and reaps it; `None` while it runs.
@@ -260,9 +294,8 @@ fn check_long(result: libc::c_long) -> io::Result<libc::c_long> {
     }
 }
 
-/// What Perl has handlers for: they do not outlive exec.
-pub(crate) const DEFAULT_SIGNALS: [Signal; 4] =
-    [Signal::INT, Signal::TERM, Signal::HUP, Signal::ALRM];
+/// Not in libc yet.
+const PIDFD_SIGNAL_PROCESS_GROUP: c_uint = 1 << 2;
 
 #[cfg(test)]
 mod tests {
@@ -279,16 +312,9 @@ mod tests {
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
         let env = [("PATH".into(), "/usr/bin:/bin".into())];
         Spawn {
-            program: OsStr::new(program),
-            args: &args,
-            env: &env,
-            dir: None,
             descriptors,
             listen_pid: true,
-            default_signals: &[],
-            ignored_signals: &[],
-            death_signal: None,
-            cgroup: None,
+            ..Spawn::new(OsStr::new(program), &args, &env)
         }
         .spawn()
     }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::account::Account;
 use crate::failure::{Failure, reason};
 use crate::log::Log;
 use crate::log_command::LogCommand;
@@ -11,15 +12,15 @@ use crate::manager::Manager;
 use crate::moment::Moment;
 use crate::notify::NotifyReceiver;
 use crate::pid_file::PidFile;
-use crate::privileges::Identity;
 use crate::process::{
-    Cgroup, DEFAULT_SIGNALS, Exit, Process, Reaped, Signal, Spawn, SpawnError, Step, reap_stranger,
+    Cgroup, Exit, Process, Reaped, Signal, Spawn, SpawnError, Step, reap_stranger,
 };
 use crate::sockets::Sockets;
 use crate::watch::{Event, Watch};
 
 use self::activation::Activation;
 use self::environment::Environment;
+pub(crate) use self::handover::RESUME;
 use self::handover::{Invocation, Trial};
 use self::options::Options;
 use self::record::Record;
@@ -61,7 +62,7 @@ pub(crate) struct Starter {
     status_due: Option<Moment>,
     pid_file: Option<PidFile>,
     /// Whom to become before the first worker is started.
-    identity: Option<Identity>,
+    account: Option<Account>,
     cgroup: Option<PathBuf>,
     /// Control groups of workers that have ended, with how often it was found that
     /// something they have started still lives.
@@ -241,16 +242,13 @@ impl Starter {
             .chain(activation.iter().flatten().cloned())
             .collect();
         let spawn = Spawn {
-            program,
-            args,
-            env: &env,
             dir: self.options.dir.as_deref(),
             descriptors: &self.sockets.descriptors(),
             listen_pid: activation.is_some_and(|variables| !variables.is_empty()),
-            default_signals: &DEFAULT_SIGNALS,
             ignored_signals: &[Signal::PIPE],
             death_signal: self.options.die_with_parent,
             cgroup: cgroup.as_ref(),
+            ..Spawn::new(program, args, &env)
         };
         // Before it can write anything.
         let mark = self.log.mark();

@@ -14,7 +14,9 @@ use std::ptr;
 
 use nix::libc::{self, c_int};
 
-use super::{Cgroup, Process, Signal};
+use super::identity::Certificate;
+use super::{Cgroup, Limit, Process, Signal};
+use crate::account::Account;
 
 /// A program to be started: everything its process has when it begins to run.
 ///
@@ -44,9 +46,39 @@ pub(crate) struct Spawn<'a> {
     /// Sent to the process when the caller's thread ends.
     pub(crate) death_signal: Option<Signal>,
     pub(crate) cgroup: Option<&'a Cgroup>,
+    /// Where the process writes down who it is before it becomes the program, so
+    /// that no program ever runs that is not written down.
+    pub(crate) certificate: Option<&'a Certificate>,
+    pub(crate) limits: &'a [Limit],
+    pub(crate) umask: Option<libc::mode_t>,
+    pub(crate) account: Option<&'a Account>,
 }
 
-impl Spawn<'_> {
+impl<'a> Spawn<'a> {
+    /// A program that gets nothing but arguments and an environment.
+    pub(crate) const fn new(
+        program: &'a OsStr,
+        args: &'a [OsString],
+        env: &'a [(OsString, OsString)],
+    ) -> Self {
+        Self {
+            program,
+            args,
+            env,
+            dir: None,
+            descriptors: &[],
+            listen_pid: false,
+            default_signals: &DEFAULT_SIGNALS,
+            ignored_signals: &[],
+            death_signal: None,
+            cgroup: None,
+            certificate: None,
+            limits: &[],
+            umask: None,
+            account: None,
+        }
+    }
+
     /// Starts the program at the head of a process group of its own.
     ///
     /// # Errors
@@ -66,6 +98,10 @@ impl Spawn<'_> {
             .map(Cgroup::procs)
             .transpose()
             .map_err(|error| SpawnError::new(Step::Cgroup, error))?;
+        let limits = self.limits.iter().map(Limit::resolve);
+        let limits = limits
+            .collect::<Result<_, _>>()
+            .map_err(|error| SpawnError::new(Step::Limits, error))?;
         let above = self.descriptors.iter().map(|(_, target)| target + 1);
         let mut child = Child {
             program,
@@ -81,6 +117,10 @@ impl Spawn<'_> {
             ignored_signals: self.ignored_signals,
             death_signal: self.death_signal,
             cgroup: cgroup.as_ref().map(AsRawFd::as_raw_fd),
+            certificate: self.certificate,
+            limits,
+            umask: self.umask,
+            account: self.account,
             // SAFETY: cannot fail.
             parent: unsafe { libc::getpid() },
             failure: None,
@@ -123,8 +163,10 @@ pub(crate) enum Step {
     Clone,
     Group,
     Cgroup,
+    Limits,
     Descriptors,
     Signals,
+    Account,
     Dir,
     /// The program is executed.
     Exec,
@@ -137,8 +179,10 @@ impl fmt::Display for Step {
             Self::Clone => "failed to make a process",
             Self::Group => "failed to make a process group",
             Self::Cgroup => "failed to enter the control group",
+            Self::Limits => "failed to set the limits",
             Self::Descriptors => "failed to pass the descriptors",
             Self::Signals => "failed to set the signals",
+            Self::Account => "failed to become the user",
             Self::Dir => "failed to enter the directory",
             Self::Exec => "failed to execute the program",
         })
@@ -158,6 +202,10 @@ struct Child<'a> {
     ignored_signals: &'a [Signal],
     death_signal: Option<Signal>,
     cgroup: Option<RawFd>,
+    certificate: Option<&'a Certificate>,
+    limits: Vec<(libc::__rlimit_resource_t, libc::rlimit)>,
+    umask: Option<libc::mode_t>,
+    account: Option<&'a Account>,
     parent: libc::pid_t,
     /// What went wrong, written by the new process.
     failure: Option<(Step, c_int)>,
@@ -205,11 +253,24 @@ impl Child<'_> {
     unsafe fn run(&mut self) -> Result<(), (Step, c_int)> {
         // SAFETY: async-signal-safe calls on values made before.
         unsafe {
+            // A process that is not written down must not outlive the caller.
+            if self.certificate.is_some() {
+                self.die_with_parent(libc::SIGKILL)?;
+            }
             check(libc::setpgid(0, 0), Step::Group)?;
             if let Some(cgroup) = self.cgroup {
                 let own = b"0";
                 let written = libc::write(cgroup, own.as_ptr().cast::<c_void>(), own.len());
                 check_long(written as libc::c_long, Step::Cgroup)?;
+            }
+            if let Some(certificate) = self.certificate {
+                certificate.fill_in();
+            }
+            for (resource, limit) in &self.limits {
+                check(libc::setrlimit(*resource, limit), Step::Limits)?;
+            }
+            if let Some(mask) = self.umask {
+                libc::umask(mask);
             }
             for (source, target, spare) in &mut self.moves {
                 if source != target {
@@ -231,16 +292,16 @@ impl Child<'_> {
             for signal in self.ignored_signals {
                 libc::signal(signal.number(), libc::SIG_IGN);
             }
+            if let Some(account) = self.account {
+                become_account(account)?;
+            }
             if let Some(dir) = self.dir {
                 check(libc::chdir(dir.as_ptr()), Step::Dir)?;
             }
-            if let Some(signal) = self.death_signal {
-                let asked = libc::prctl(libc::PR_SET_PDEATHSIG, signal.number());
-                check(asked, Step::Signals)?;
-                // It may have died before it was asked for.
-                if libc::getppid() != self.parent {
-                    libc::_exit(0);
-                }
+            // After the change of user, which takes it back.
+            match self.death_signal {
+                Some(signal) => self.die_with_parent(signal.number())?,
+                None => drop(libc::prctl(libc::PR_SET_PDEATHSIG, 0)),
             }
             self.environment.set_pid();
             let mut none = MaybeUninit::<libc::sigset_t>::uninit();
@@ -253,6 +314,52 @@ impl Child<'_> {
             ))
         }
     }
+
+    /// Asks for a signal when the caller's thread ends.
+    ///
+    /// # Safety
+    ///
+    /// Only in the new process.
+    unsafe fn die_with_parent(&self, signal: c_int) -> Result<(), (Step, c_int)> {
+        // SAFETY: async-signal-safe calls.
+        unsafe {
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, signal), Step::Signals)?;
+            // It may have died before it was asked for.
+            if libc::getppid() != self.parent {
+                libc::_exit(0);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Changes groups and user by the kernel's own calls: those of the C library
+/// would also look after threads, which are the caller's.
+///
+/// # Safety
+///
+/// Only in the new process.
+unsafe fn become_account(account: &Account) -> Result<(), (Step, c_int)> {
+    let (uid, gid) = (account.uid.as_raw(), account.gid.as_raw());
+    // SAFETY: system calls on numbers, and on a list that outlives the call; a
+    // `Gid` is a `gid_t` and nothing else.
+    unsafe {
+        if let Some(groups) = &account.groups
+            && (libc::getuid() == 0 || libc::getuid() != uid)
+        {
+            let set = libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr());
+            check_long(set, Step::Account)?;
+        }
+        check_long(
+            libc::syscall(libc::SYS_setresgid, gid, gid, gid),
+            Step::Account,
+        )?;
+        check_long(
+            libc::syscall(libc::SYS_setresuid, uid, uid, uid),
+            Step::Account,
+        )?;
+    }
+    Ok(())
 }
 
 extern "C" fn child(child: *mut c_void) -> c_int {
@@ -394,7 +501,7 @@ impl Environment {
 }
 
 /// Writes a number without allocating.
-fn decimal(mut number: u64, digits: &mut [u8; DIGITS]) -> &[u8] {
+pub(super) fn decimal(mut number: u64, digits: &mut [u8; DIGITS]) -> &[u8] {
     let mut first = DIGITS;
     loop {
         first -= 1;
@@ -428,10 +535,12 @@ fn check_long(result: libc::c_long, step: Step) -> Result<libc::c_long, (Step, c
     }
 }
 
+/// What Perl has handlers for: they do not outlive exec.
+const DEFAULT_SIGNALS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::ALRM];
 const SHELL: &CStr = c"/bin/sh";
 const LISTEN_PID: &[u8; 11] = b"LISTEN_PID=";
 /// Enough for every number of 64 bits.
-const DIGITS: usize = 20;
+pub(super) const DIGITS: usize = 20;
 
 /// The stack of the new process, which calls nothing deep.
 #[repr(align(4096))]

@@ -16,6 +16,7 @@ use super::record::Record;
 use super::status_file::StatusFile;
 use super::worker::{Phase, Worker};
 use super::{READINESS, SWEEP, SWEEPS, Starter, WATCHED_SIGNALS};
+use crate::account::Account;
 use crate::descriptor;
 use crate::failure::Failure;
 use crate::log::Log;
@@ -25,7 +26,6 @@ use crate::moment::Moment;
 use crate::notify::{Notifier, NotifyReceiver};
 use crate::pid_file::PidFile;
 use crate::ports::PortName;
-use crate::privileges::Identity;
 use crate::process::{Cgroup, Side, Signal, detach};
 use crate::sockets::{self, PortSpec, Sockets, Source};
 use crate::watch::Watch;
@@ -117,7 +117,7 @@ impl Starter {
         }
         limit_open_files(options.nofile)?;
         let watch = watch()?;
-        let log = Log::new(options.log_format);
+        let log = Log::new("start_server", options.log_format);
         let output = open_log(&options)?;
         log.line(format_args!(
             "start_server (pid:{}) starting now...",
@@ -161,16 +161,16 @@ impl Starter {
             None => None,
         };
         let variables = plan
-            .identity
+            .account
             .as_ref()
-            .map(|identity| identity.variables.clone())
+            .map(|account| account.variables.clone())
             .unwrap_or_default();
         let mut starter = Self::assemble(
             options, invocation, watch, log, sockets, readiness, variables,
         )?;
         starter.activation = activation;
         starter.log_command = log_command;
-        starter.identity = plan.identity;
+        starter.account = plan.account;
         for (process, generation) in adopted {
             starter.generation = starter.generation.max(generation);
             starter
@@ -193,17 +193,15 @@ impl Starter {
 
     fn resume(options: Options, invocation: Invocation, record: &Record) -> Result<Self, Failure> {
         let watch = watch()?;
-        let log = Log::new(options.log_format);
+        let log = Log::new("start_server", options.log_format);
         let sockets = Sockets::take_up(record)?;
         let readiness = handover::take_up_readiness(record)
             .map_err(|error| Failure::io("failed to take over the notification socket", &error))?;
         // The user has been assumed; its name may tell the same again, or not.
-        let identity = Identity::find(options.user.as_deref(), options.group.as_deref())
+        let account = Account::find(options.user.as_deref(), options.group.as_deref())
             .ok()
             .flatten();
-        let variables = identity
-            .map(|identity| identity.variables)
-            .unwrap_or_default();
+        let variables = account.map(|account| account.variables).unwrap_or_default();
         let mut starter = Self::assemble(
             options, invocation, watch, log, sockets, readiness, variables,
         )?;
@@ -258,7 +256,7 @@ impl Starter {
             status_file,
             status_due: None,
             pid_file: None,
-            identity: None,
+            account: None,
             cgroup,
             emptying: Vec::new(),
             manager: Manager::new(notifier),
@@ -296,8 +294,8 @@ impl Starter {
             })?;
             self.pid_file = Some(file);
         }
-        if let Some(identity) = &self.identity {
-            identity.assume(&self.sockets)?;
+        if let Some(account) = &self.account {
+            account.assume(&self.sockets)?;
         }
         if let Some(file) = &self.status_file {
             file.check().map_err(|error| {
@@ -339,7 +337,7 @@ impl Starter {
 struct Plan {
     ports: Vec<PortSpec>,
     names: Vec<PortName>,
-    identity: Option<Identity>,
+    account: Option<Account>,
 }
 
 impl Plan {
@@ -382,11 +380,12 @@ impl Plan {
             .map(|spec| spec.name().clone())
             .chain(paths)
             .collect();
-        let identity = Identity::find(options.user.as_deref(), options.group.as_deref())?;
+        let account = Account::find(options.user.as_deref(), options.group.as_deref())
+            .map_err(|failure| Failure::new(format!("--{failure}")))?;
         Ok(Self {
             ports,
             names,
-            identity,
+            account,
         })
     }
 

@@ -20,7 +20,7 @@ use crate::moment::Moment;
 use crate::notify::NotifyReceiver;
 use crate::pid_file::PidFile;
 use crate::ports::PortName;
-use crate::process::{Cgroup, DEFAULT_SIGNALS, Process, Signal, Spawn};
+use crate::process::{Cgroup, Process, Signal, Spawn};
 use crate::sockets::{Held, SocketFile, Sockets};
 
 /// How this program was called, to be called again.
@@ -74,16 +74,9 @@ impl Starter {
         let descriptors: [(BorrowedFd<'_>, RawFd); 2] =
             [(writer.as_fd(), 1), (record.as_fd(), CHECK_DESCRIPTOR)];
         let process = Spawn {
-            program: self.invocation.program.as_os_str(),
-            args: &args,
-            env: &env,
-            dir: None,
             descriptors: &descriptors,
-            listen_pid: false,
-            default_signals: &DEFAULT_SIGNALS,
-            ignored_signals: &[],
             death_signal: Some(Signal::KILL),
-            cgroup: None,
+            ..Spawn::new(self.invocation.program.as_os_str(), &args, &env)
         }
         .spawn()?;
         self.watch(&process)?;

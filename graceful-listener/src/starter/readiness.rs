@@ -5,6 +5,7 @@ use super::Starter;
 use super::worker::Phase;
 use crate::failure::reason;
 use crate::moment::Moment;
+use crate::process::lineage;
 
 impl Starter {
     /// Takes messages from workers.
@@ -61,37 +62,5 @@ impl Starter {
 /// Returns true if `pid` is the worker, was started by it or by what it started,
 /// or belongs to its process group.
 fn is_descendant(pid: i32, worker: i32) -> bool {
-    let mut at = pid;
-    for _ in 0..MAX_DEPTH {
-        if at == worker {
-            return true;
-        }
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{at}/stat")) else {
-            return false;
-        };
-        // State, parent and group follow the name, which stands in parentheses.
-        let mut fields = stat
-            .rsplit_once(") ")
-            .map_or("", |(_, rest)| rest)
-            .split(' ')
-            .skip(1);
-        let mut number = || {
-            fields
-                .next()
-                .and_then(|field| field.parse().ok())
-                .unwrap_or(0)
-        };
-        let (parent, group): (i32, i32) = (number(), number());
-        if group == worker {
-            return true;
-        }
-        if parent <= 1 {
-            return false;
-        }
-        at = parent;
-    }
-    false
+    lineage(pid).any(|(pid, group)| pid == worker || group == worker)
 }
-
-/// Process trees are not deeper, unless the table changes while it is read.
-const MAX_DEPTH: usize = 64;

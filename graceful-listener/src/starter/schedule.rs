@@ -2,8 +2,9 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use super::Starter;
-use super::environment::{self, Variables};
+use super::environment;
 use crate::moment::Moment;
+use crate::variables::Variables;
 
 impl Starter {
     pub(super) fn auto_restart_at(&self) -> Option<Moment> {

@@ -663,7 +663,7 @@ fn env_file_that_is_missing_ends_the_first_start() {
         .run();
     assert!(!output.status.success());
     assert!(
-        stderr(&output).contains("failed to read --env-file nowhere.env: No such file"),
+        stderr(&output).contains("--env-file nowhere.env: No such file"),
         "{}",
         stderr(&output)
     );

@@ -7,18 +7,18 @@ use nix::unistd::{
 use crate::failure::Failure;
 use crate::sockets::Sockets;
 
-/// Whom the super-daemon becomes when the sockets are open.
+/// The user and the groups that a process becomes.
 #[derive(Debug)]
-pub(crate) struct Identity {
-    uid: Uid,
-    gid: Gid,
+pub(crate) struct Account {
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
     /// `None` leaves them as they are.
-    groups: Option<Vec<Gid>>,
+    pub(crate) groups: Option<Vec<Gid>>,
     /// What programs expect to find in the environment of the user.
     pub(crate) variables: Vec<(&'static str, OsString)>,
 }
 
-impl Identity {
+impl Account {
     /// Looks up a user and a group, each by name or number. Without a group it is
     /// the user's own.
     ///
@@ -38,10 +38,10 @@ impl Identity {
                 variables: Vec::new(),
             }));
         };
-        let unknown = || Failure::new(format!("--user {name}: no such user"));
+        let unknown = || Failure::new(format!("user {name}: no such user"));
         let failed = |errno: nix::Error| {
             Failure::io(
-                format!("--user {name}: failed to look the user up"),
+                format!("user {name}: failed to look the user up"),
                 &errno.into(),
             )
         };
@@ -57,7 +57,7 @@ impl Identity {
             let uid = name.parse().map(Uid::from_raw).map_err(|_| unknown())?;
             let gid = gid.ok_or_else(|| {
                 Failure::new(format!(
-                    "--user {name}: the user has no name, so --group is needed"
+                    "user {name}: the user has no name, so a group is needed"
                 ))
             })?;
             return Ok(Some(Self {
@@ -114,7 +114,7 @@ impl Identity {
 fn find_group(name: &str) -> Result<Gid, Failure> {
     let failed = |errno: nix::Error| {
         Failure::io(
-            format!("--group {name}: failed to look the group up"),
+            format!("group {name}: failed to look the group up"),
             &errno.into(),
         )
     };
@@ -123,6 +123,6 @@ fn find_group(name: &str) -> Result<Gid, Failure> {
         None => name
             .parse()
             .map(Gid::from_raw)
-            .map_err(|_| Failure::new(format!("--group {name}: no such group"))),
+            .map_err(|_| Failure::new(format!("group {name}: no such group"))),
     }
 }
