@@ -40,7 +40,7 @@ use crate::upgrade::Predecessor;
 /// | `127.0.0.1:8080`, `localhost:8080`, `[::1]:8080` | TCP on that address |
 /// | `[::]:8080` | TCP on every IPv6 address, and on every IPv4 address unless another specification has those of this port |
 /// | `u53`, `127.0.0.1:u53`, `[::1]:u53` | UDP |
-/// | `/run/app.sock`, `app.sock` | Unix socket |
+/// | `/run/app.sock`, `./app.sock` | Unix socket; its path needs a slash |
 /// | `@app` | Unix socket in the abstract namespace |
 ///
 /// Port 0 lets the kernel choose; [`Listener::address`] tells what it chose.

@@ -252,6 +252,17 @@ impl PortsError {
             reason,
         }
     }
+
+    /// Refuses to make a file of what is neither an address nor plainly a path.
+    pub(crate) fn bare(text: &OsStr) -> Self {
+        let is_host = text.as_bytes().contains(&b':');
+        let reason = if is_host {
+            Reason::BadPort
+        } else {
+            Reason::Bare
+        };
+        Self::new(text.as_bytes(), reason)
+    }
 }
 
 impl fmt::Display for PortsError {
@@ -283,6 +294,10 @@ impl fmt::Display for PortsError {
             Reason::Unwritable => {
                 write!(f, "the name of `{entry}` would not be read back as it is")
             }
+            Reason::Bare => write!(
+                f,
+                "`{entry}` names no port, and a Unix socket's path needs a slash: ./{entry}"
+            ),
         }
     }
 }
@@ -300,6 +315,7 @@ enum Reason {
     BadHost,
     BadPort,
     Unwritable,
+    Bare,
 }
 
 fn descriptor(text: &[u8]) -> Option<RawFd> {

@@ -23,6 +23,9 @@ pub(crate) struct Spec {
 
 impl Spec {
     /// Parses Server::Starter's notation: `u` before the port stands for UDP.
+    ///
+    /// Its `--port` and `--path` are one here, so that a path needs a slash: a
+    /// mistyped address would become a file otherwise.
     pub(crate) fn parse(text: &OsStr) -> Result<Self, PortsError> {
         let bytes = text.as_bytes();
         let colon = bytes
@@ -39,6 +42,12 @@ impl Spec {
         } else {
             PortName::parse(text)?
         };
+        if let PortName::Path(path) = &name
+            && !bytes.contains(&b'/')
+            && abstract_name(path).is_none()
+        {
+            return Err(PortsError::bare(text));
+        }
         // What could not be passed on is refused before it is bound.
         Ports::new().push(name.clone(), 0)?;
         Ok(Self { name, udp })
@@ -54,7 +63,7 @@ impl Spec {
         if self.udp != matches!(socket, Socket::Udp(_)) {
             return None;
         }
-        if name == Some(&self.name) {
+        if name.is_some_and(|name| is_named(&self.name, name)) {
             return Some(Fit::Name);
         }
         match (&self.name, address) {
@@ -201,6 +210,17 @@ fn resolve(host: &str, port: u16) -> io::Result<std::vec::IntoIter<SocketAddr>> 
 fn literal(host: &str) -> Option<IpAddr> {
     let address = host.split('%').next().unwrap_or(host);
     address.parse().ok().map(|ip: IpAddr| ip.to_canonical())
+}
+
+/// A super-daemon may have been told of `./app.sock` without the dot.
+fn is_named(wanted: &PortName, name: &PortName) -> bool {
+    fn below(path: &Path) -> &Path {
+        path.strip_prefix(".").unwrap_or(path)
+    }
+    match (wanted, name) {
+        (PortName::Path(wanted), PortName::Path(name)) => below(wanted) == below(name),
+        _ => wanted == name,
+    }
 }
 
 fn is_path(path: &Path, address: &Address) -> bool {

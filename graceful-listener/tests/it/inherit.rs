@@ -13,6 +13,8 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use socket2::{Domain, Type};
 
 use crate::child;
+use crate::http::Client;
+use crate::service::{Service, set};
 
 const ROLE: &str = "inherit::child_listens";
 
@@ -825,6 +827,25 @@ fn perls_start_server_hands_over_every_kind_of_socket() {
 }
 
 #[test]
+fn relative_path_is_the_starters_wherever_the_program_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let elsewhere = directory.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let mut starter = Command::new(env!("CARGO_BIN_EXE_start_server"));
+    starter
+        .args(["--path=app.sock", "--dir=elsewhere", "--"])
+        .current_dir(directory.path())
+        .env(set::SPECS, "./app.sock");
+    child::append(&mut starter, &Service::command());
+    let service = Service::start(&mut starter);
+    service.wait_for("serving address=app.sock");
+    let response = Client::connect_unix(&directory.path().join("app.sock"))
+        .unwrap()
+        .get("/");
+    assert_eq!(response.unwrap().body, "hello");
+}
+
+#[test]
 fn systemd_socket_activate_hands_over_named_sockets() {
     if !child::has("systemd-socket-activate") {
         return;
@@ -979,11 +1000,20 @@ fn specification_that_is_none_is_refused_with_the_reason() {
         ("u99999", "not a number from 0 to 65535"),
         (":80", "neither a host name nor an address"),
         ("/a;b", "would not be read back"),
+        ("localhost:http", "not a number from 0 to 65535"),
+        ("127.0.0.1:", "not a number from 0 to 65535"),
+        ("u", "needs a slash: ./u"),
+        ("nowhere", "needs a slash: ./nowhere"),
+        ("localhost", "needs a slash: ./localhost"),
+        ("127.0.0.1", "needs a slash: ./127.0.0.1"),
+        ("80 ", "needs a slash: ./80 "),
+        ("@", "needs a slash: ./@"),
     ] {
         let error = bind(&[spec]).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot listen on `{spec}`"));
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.contains(reason), "{spec}: {source}");
+        assert!(!Path::new(spec).exists(), "{spec}");
     }
 }
 
