@@ -390,8 +390,8 @@ impl Options {
         if listeners.is_empty() {
             return Err(ServeError::NoSockets);
         }
-        // A predecessor's sockets are this process's alone in a moment.
-        let has_starter = listeners.origin() != Origin::Upgrade;
+        // Any other predecessor is about to end, and with it its sockets.
+        let has_starter = matches!(listeners.origin(), Origin::ServerStarter | Origin::Systemd);
         let permits = self
             .max_connections
             .map(|max| Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))));

@@ -1,7 +1,8 @@
 //! How a service ends: nothing that was sent to it in time is lost.
 
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, ErrorKind, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,9 +12,12 @@ use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::routing::{any, get};
 use graceful_listener::{Drain, Listeners, Serve, ServeError, Served, serve};
+use nix::sys::signal::Signal;
 use tokio::sync::Semaphore;
 
+use crate::child;
 use crate::http::{Client, DEADLINE};
+use crate::service::{self, set};
 
 /// A service on a runtime of its own, in this process.
 pub(crate) struct Service {
@@ -126,7 +130,7 @@ fn app(release: &Arc<Semaphore>) -> Router {
             "/unread",
             any(async || (StatusCode::PAYLOAD_TOO_LARGE, "x".repeat(100_000))),
         )
-        .route("/upgrade", get(crate::service::upgrade))
+        .route("/upgrade", get(service::upgrade))
         .route(
             "/panic",
             get(async || -> &'static str { panic!("on purpose") }),
@@ -350,6 +354,72 @@ fn connections_in_the_queue_are_accepted_before_it_is_closed() {
     }
     drop((first, queued));
     assert_eq!(service.end().cut, 0);
+}
+
+/// Has the service inherit a socket as descriptor 3, and end while it has room
+/// for one connection only; returns it and the clients that are in the queue.
+fn end_with_a_queue(
+    socket: TcpListener,
+    settings: &[(&str, String)],
+) -> (service::Service, Vec<Client<TcpStream>>) {
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .args(["-c", "exec \"$@\" 3<&0 0</dev/null", "sh"])
+        .stdin(OwnedFd::from(socket))
+        .env(set::MAX_CONNECTIONS, "1")
+        .envs(settings.iter().map(|(name, value)| (name, value)));
+    child::append(&mut shell, &service::Service::command());
+    let service = service::Service::start(&mut shell);
+    service.wait_for("serving address");
+    let address = service.address();
+    let mut clients: Vec<_> = (0..10).map(|_| Client::connect(address).unwrap()).collect();
+    assert_eq!(clients[0].get("/").unwrap().body, "hello");
+    for client in &mut clients[1..] {
+        client.send(GET).unwrap();
+    }
+    service.signal(Signal::SIGTERM);
+    service.wait_for("draining");
+    (service, clients)
+}
+
+#[test]
+fn queue_of_a_socket_that_nobody_else_has_is_served() {
+    let nobodys = || TcpListener::bind("127.0.0.1:0").unwrap();
+    for settings in [
+        // A worker without a socket, which binds its own.
+        [("SERVER_STARTER_PORT", ""), (set::SPECS, "127.0.0.1:0")].as_slice(),
+        // Whoever hands its sockets on like this is about to end.
+        &[("LISTEN_FDS", "1")],
+    ] {
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|&(name, value)| (name, value.to_owned()))
+            .collect();
+        let (mut service, clients) = end_with_a_queue(nobodys(), &settings);
+        for mut client in clients.into_iter().skip(1) {
+            let response = client.response().unwrap();
+            assert_eq!(response.body, "hello");
+            assert!(response.closes());
+        }
+        assert!(service.wait().success());
+    }
+}
+
+#[test]
+fn queue_of_a_super_daemons_socket_is_left_to_the_next_worker() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let starters = socket.try_clone().unwrap();
+    let settings = [("SERVER_STARTER_PORT", format!("127.0.0.1:{port}=3"))];
+    let (mut service, mut clients) = end_with_a_queue(socket, &settings);
+    drop(clients.remove(0));
+    assert!(service.wait().success());
+    for _ in &clients {
+        let (mut stream, _) = starters.accept().unwrap();
+        let mut request = [0; 16];
+        let length = stream.read(&mut request).unwrap();
+        assert!(request[..length].starts_with(b"GET / "));
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub(crate) const ROLE: &str = "service::child_serves";
 pub(crate) mod set {
     /// What to listen on, separated by blanks; without it, whatever is inherited.
     pub(crate) const SPECS: &str = "SERVICE_SPECS";
+    pub(crate) const MAX_CONNECTIONS: &str = "SERVICE_MAX_CONNECTIONS";
     pub(crate) const PID_FILE: &str = "SERVICE_PID_FILE";
     pub(crate) const DRAIN_TIMEOUT_MS: &str = "SERVICE_DRAIN_TIMEOUT_MS";
     pub(crate) const UPGRADE_TIMEOUT_MS: &str = "SERVICE_UPGRADE_TIMEOUT_MS";
@@ -107,7 +108,11 @@ fn child_serves() {
             fails.started().await;
             fail_if_told("draining", generation);
         });
-        serve(listeners, app)
+        let mut serve = serve(listeners, app);
+        if let Ok(max) = env::var(set::MAX_CONNECTIONS) {
+            serve = serve.max_connections(max.parse().unwrap());
+        }
+        serve
             .drain(drain)
             .upgrader(upgrader)
             .drain_timeout(milliseconds(set::DRAIN_TIMEOUT_MS, 30_000))
