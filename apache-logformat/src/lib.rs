@@ -35,6 +35,7 @@ mod sink;
 mod strftime;
 mod time;
 mod timestamp;
+mod value;
 mod zone;
 
 pub use body::ResponseBody;

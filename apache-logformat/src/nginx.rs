@@ -2,13 +2,12 @@
 
 use crate::{
     cookie,
-    directive::{
-        Directive, Item, Port, TimeForm, Variable, When, non_empty, write_joined, write_number,
-    },
+    directive::{Directive, Item, Port, TimeForm, Variable, When},
     escape::Escape,
     exchange::Exchange,
     parse::{ParseError, Problem},
-    time,
+    path, time,
+    value::{non_empty, write_joined, write_number},
 };
 
 /// Parses the text of a `log_format`, as nginx has it after joining its strings.
@@ -176,7 +175,7 @@ impl Variable {
             Self::RequestUri => {
                 let authority = exchange.target_authority();
                 let uri = match authority {
-                    Some(_) => crate::path::split_absolute(exchange.target).map(|(_, after)| after),
+                    Some(_) => path::split_absolute(exchange.target).map(|(_, after)| after),
                     None => non_empty(exchange.target),
                 };
                 escape.write_known(uri, out)
