@@ -84,6 +84,28 @@ impl TrustedProxies {
         self
     }
 
+    /// Returns whether `addr` is one of the proxies.
+    ///
+    /// An IPv4 address written as IPv6 (`::ffff:10.0.0.1`), as a socket that takes
+    /// both has it, is the IPv4 address. A service that believes other fields of its
+    /// proxies too, such as `X-Request-Id` or `X-Forwarded-Proto`, asks the same list.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use apache_logformat::TrustedProxies;
+    ///
+    /// let proxies = TrustedProxies::new(["10.0.0.0/8"])?;
+    /// assert!(proxies.contains([10, 1, 2, 3].into()));
+    /// assert!(!proxies.contains([11, 1, 2, 3].into()));
+    /// # Ok::<(), apache_logformat::NetworkError>(())
+    /// ```
+    #[must_use]
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        let addr = addr.to_canonical();
+        self.networks.iter().any(|network| network.contains(&addr))
+    }
+
     /// Returns the address of the client that `peer` speaks for.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
@@ -94,7 +116,7 @@ impl TrustedProxies {
         for value in headers.get_all(name).iter().rev() {
             let mut rest = value.as_bytes();
             while !rest.is_empty() {
-                if !self.trusts(client) {
+                if !self.contains(client) {
                     return client;
                 }
                 let (before, element) = split_last(rest);
@@ -113,12 +135,6 @@ impl TrustedProxies {
             }
         }
         client
-    }
-
-    fn trusts(&self, address: IpAddr) -> bool {
-        self.networks
-            .iter()
-            .any(|network| network.contains(&address))
     }
 }
 

@@ -51,6 +51,32 @@ fn client(proxies: TrustedProxies, peer: &str, name: &str, values: &[&str]) -> S
 }
 
 #[test]
+fn list_of_proxies_tells_who_is_one() {
+    let proxies = proxies();
+    for (addr, trusted) in [
+        ("10.0.0.0", true),
+        ("10.255.255.255", true),
+        ("9.255.255.255", false),
+        ("11.0.0.0", false),
+        ("192.0.2.1", true),
+        ("192.0.2.0", false),
+        ("192.0.2.2", false),
+        ("::ffff:10.1.2.3", true),
+        ("::ffff:11.1.2.3", false),
+        ("::10.1.2.3", false),
+        ("2001:db8::", true),
+        ("2001:db8:ffff::1", true),
+        ("2001:db9::", false),
+    ] {
+        assert_eq!(proxies.contains(addr.parse().unwrap()), trusted, "{addr}");
+    }
+    let nobody = TrustedProxies::new([""; 0]).unwrap();
+    assert!(!nobody.contains([10, 1, 2, 3].into()));
+    let field_matters_not = TrustedProxies::new(["10.0.0.0/8"]).unwrap().forwarded();
+    assert!(field_matters_not.contains([10, 1, 2, 3].into()));
+}
+
+#[test]
 fn addresses_are_walked_from_the_right_past_trusted_proxies() {
     for (values, expected) in [
         (&[][..], "10.1.1.1"),
