@@ -40,10 +40,16 @@ use crate::{
 pub struct ConnectionInfo {
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
-    pub(crate) host: Option<ClientHost>,
-    pub(crate) id: Option<Arc<[u8]>>,
-    pub(crate) tls: Option<TlsInfo>,
     requests: Requests,
+    /// What few servers know, apart so that a clone costs little.
+    details: Option<Arc<Details>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Details {
+    host: Option<ClientHost>,
+    id: Option<Box<[u8]>>,
+    tls: Option<TlsInfo>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -81,21 +87,21 @@ impl ConnectionInfo {
     /// Sets the peer's name (`%{c}h`), for services that look names up.
     #[must_use]
     pub fn host(mut self, host: impl Into<ClientHost>) -> Self {
-        self.host = Some(host.into());
+        self.details().host = Some(host.into());
         self
     }
 
     /// Sets the connection's id (`%{c}L`).
     #[must_use]
     pub fn id(mut self, id: impl AsRef<[u8]>) -> Self {
-        self.id = Some(id.as_ref().into());
+        self.details().id = Some(id.as_ref().into());
         self
     }
 
     /// Sets what is known of its TLS (`%{SSL_PROTOCOL}x`).
     #[must_use]
     pub fn tls(mut self, tls: TlsInfo) -> Self {
-        self.tls = Some(tls);
+        self.details().tls = Some(tls);
         self
     }
 
@@ -113,6 +119,22 @@ impl ConnectionInfo {
     pub fn count_requests(mut self) -> Self {
         self.requests = Requests::Counted(Arc::default());
         self
+    }
+
+    fn details(&mut self) -> &mut Details {
+        Arc::make_mut(self.details.get_or_insert_default())
+    }
+
+    pub(crate) fn peer_host(&self) -> Option<&[u8]> {
+        Some(self.details.as_ref()?.host.as_ref()?.as_bytes())
+    }
+
+    pub(crate) fn connection_id(&self) -> Option<&[u8]> {
+        self.details.as_ref()?.id.as_deref()
+    }
+
+    pub(crate) fn tls_fields(&self) -> Option<Fields<'_>> {
+        Some(self.details.as_ref()?.tls.as_ref()?.fields())
     }
 
     /// Returns how many requests came before the one that asks now.
@@ -154,7 +176,7 @@ impl TlsInfo {
         self
     }
 
-    pub(crate) fn fields(&self) -> Fields<'_> {
+    fn fields(&self) -> Fields<'_> {
         Fields::owned(&self.0)
     }
 }

@@ -34,10 +34,6 @@ pub(crate) struct Entry {
     /// Taken by finishing.
     record: Option<Box<Record>>,
     method: Kind,
-    /// The response's head was seen.
-    answered: bool,
-    /// How long the response's body is to be.
-    expected: Option<u64>,
 }
 
 /// What a method means for the response's body.
@@ -87,8 +83,6 @@ impl Entry {
             config: Arc::clone(config),
             record: Some(record),
             method,
-            answered: false,
-            expected: None,
         }
     }
 
@@ -98,7 +92,7 @@ impl Entry {
             return;
         };
         let needs = &self.config.needs;
-        self.answered = true;
+        record.facts.answered = true;
         record.facts.status = response.status().as_u16();
         if needs.first_byte {
             record.facts.first_byte =
@@ -121,7 +115,7 @@ impl Entry {
             self.finish(Outcome::Complete);
             return;
         }
-        self.expected = if self.method == Kind::Connect && status.is_success() {
+        record.facts.expected = if self.method == Kind::Connect && status.is_success() {
             // The connection becomes a tunnel; a server leaves the body alone.
             Some(0)
         } else {
@@ -154,7 +148,7 @@ impl Entry {
         };
         let config = &*self.config;
         record.facts.outcome = outcome;
-        if !self.answered {
+        if !record.facts.answered {
             record.facts.status = match outcome {
                 Outcome::AbortedBeforeHead => config.aborted_status,
                 _ => 500,
@@ -187,10 +181,12 @@ impl Drop for Entry {
             return;
         };
         // A consumer that knows the length stops asking when it has everything.
-        let complete = self.expected == Some(record.facts.body_bytes);
+        let facts = &record.facts;
+        let complete = facts.expected == Some(facts.body_bytes);
+        let answered = facts.answered;
         self.finish(if thread::panicking() {
             Outcome::Panic
-        } else if !self.answered {
+        } else if !answered {
             Outcome::AbortedBeforeHead
         } else if complete {
             Outcome::Complete
@@ -211,6 +207,7 @@ impl<'a> PanicGuard<'a> {
         Self(entry)
     }
 
+    /// Lets the entry be: what was guarded did not panic.
     pub(crate) fn disarm(self) {
         mem::forget(self);
     }

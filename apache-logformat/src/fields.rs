@@ -1,8 +1,10 @@
 //! Named values: header fields, trailers, cookies' sources, notes.
 
+use std::ops::Range;
+
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::record::{Captured, CapturedFields};
+use crate::record::Captured;
 
 /// Named values of an exchange, looked up by name without regard to case.
 ///
@@ -49,7 +51,7 @@ impl<'a> Fields<'a> {
                 Source::Slices(fields) => Rest::Slices(fields.iter()),
                 Source::Map(fields) => Rest::Map(fields.iter()),
                 Source::Owned(fields) => Rest::Owned(fields.iter()),
-                Source::Captured(fields) => Rest::Captured(fields.iter()),
+                Source::Captured(fields) => Rest::Captured(fields, 0..usize::MAX),
             },
             name,
         }
@@ -68,10 +70,12 @@ impl<'a> Fields<'a> {
                 }
             }
             Source::Captured(fields) => {
-                for (found, value) in fields.iter() {
-                    if same(found.as_bytes(), name) {
+                let mut index = 0;
+                while let Some((found, value)) = fields.get(index) {
+                    if same(found, name) {
                         each(value);
                     }
+                    index += 1;
                 }
             }
             _ => self.get_all(name).for_each(each),
@@ -120,7 +124,7 @@ enum Rest<'a> {
     Slices(std::slice::Iter<'a, (&'a [u8], &'a [u8])>),
     Map(header::Iter<'a, HeaderValue>),
     Owned(std::slice::Iter<'a, Named>),
-    Captured(CapturedFields<'a>),
+    Captured(Captured<'a>, Range<usize>),
 }
 
 impl<'a, N: AsRef<[u8]>> Iterator for Values<'a, N> {
@@ -138,8 +142,9 @@ impl<'a, N: AsRef<[u8]>> Iterator for Values<'a, N> {
             Rest::Owned(fields) => fields
                 .find(|(name, _)| same(name.as_bytes(), wanted))
                 .map(|(_, value)| &**value),
-            Rest::Captured(fields) => fields
-                .find(|(name, _)| same(name.as_bytes(), wanted))
+            Rest::Captured(fields, indices) => indices
+                .map_while(|index| fields.get(index))
+                .find(|(name, _)| same(name, wanted))
                 .map(|(_, value)| value),
         }
     }

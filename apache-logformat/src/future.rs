@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::Response;
@@ -44,23 +44,26 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let guard = PanicGuard::new(this.entry);
-        let polled = this.inner.poll(cx);
-        guard.disarm();
-        let result = ready!(polled);
-        let mut entry = this.entry.take();
-        Poll::Ready(match result {
-            Ok(response) => {
+        match this.inner.poll(cx) {
+            Poll::Pending => {
+                guard.disarm();
+                Poll::Pending
+            }
+            Poll::Ready(Ok(response)) => {
+                guard.disarm();
+                let mut entry = this.entry.take();
                 if let Some(entry) = &mut entry {
                     entry.answer(&response);
                 }
-                Ok(response.map(|body| ResponseBody::new(body, entry)))
+                Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, entry))))
             }
-            Err(error) => {
-                if let Some(entry) = &mut entry {
+            Poll::Ready(Err(error)) => {
+                guard.disarm();
+                if let Some(mut entry) = this.entry.take() {
                     entry.finish(Outcome::ServiceError);
                 }
-                Err(error)
+                Poll::Ready(Err(error))
             }
-        })
+        }
     }
 }

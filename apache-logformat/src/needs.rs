@@ -38,7 +38,19 @@ pub(crate) struct Needs {
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub(crate) name: HeaderName,
+    /// The name once more: asking for its text each time takes longer.
+    pub(crate) text: Box<[u8]>,
     pub(crate) mask: Mask,
+}
+
+impl Wanted {
+    pub(crate) fn new(name: HeaderName) -> Self {
+        Self {
+            text: name.as_str().as_bytes().into(),
+            name,
+            mask: Mask::Nothing,
+        }
+    }
 }
 
 impl Needs {
@@ -184,9 +196,6 @@ fn add_name(names: &mut Vec<Wanted>, name: &[u8]) {
     if let Ok(name) = HeaderName::from_bytes(name)
         && !names.iter().any(|wanted| wanted.name == name)
     {
-        names.push(Wanted {
-            name,
-            mask: Mask::Nothing,
-        });
+        names.push(Wanted::new(name));
     }
 }

@@ -1,6 +1,6 @@
 //! What the layer captures of one exchange.
 
-use std::{cell::Cell, mem, net::IpAddr, time::Instant};
+use std::{cell::Cell, mem, net::IpAddr, sync::LazyLock, time::Instant};
 
 use http::{HeaderMap, Uri, Version};
 
@@ -13,7 +13,7 @@ use crate::{
     fields::{Fields, Named},
     needs::{Needs, Wanted},
     path,
-    redaction::{Mask, Redaction},
+    redaction::Redaction,
     timestamp::Timestamp,
 };
 
@@ -44,6 +44,7 @@ pub(crate) struct Facts {
     pub(crate) end: Timestamp,
     pub(crate) first_byte: Option<Timestamp>,
 
+    request_line: Option<Text>,
     method: Text,
     target: Text,
     authority: Option<Text>,
@@ -54,6 +55,10 @@ pub(crate) struct Facts {
     pub(crate) status: u16,
     pub(crate) body_bytes: u64,
     pub(crate) outcome: Outcome,
+    /// The response's head was seen.
+    pub(crate) answered: bool,
+    /// How long the response's body is to be.
+    pub(crate) expected: Option<u64>,
     pub(crate) connection_status: Option<ConnectionStatus>,
 
     pub(crate) connection: Option<ConnectionInfo>,
@@ -85,43 +90,19 @@ pub(crate) struct Captured<'a> {
 }
 
 impl<'a> Captured<'a> {
-    pub(crate) fn iter(self) -> CapturedFields<'a> {
-        CapturedFields {
-            captured: self,
-            next: 0,
-        }
-    }
-}
-
-/// The fields of a [`Captured`], in the order of the wire for each name.
-pub(crate) struct CapturedFields<'a> {
-    captured: Captured<'a>,
-    next: usize,
-}
-
-impl<'a> Iterator for CapturedFields<'a> {
-    type Item = (&'a str, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let Captured {
-            names,
-            values,
-            arena,
-        } = self.captured;
-        let (name, text) = values.get(self.next)?;
-        self.next += 1;
+    /// Returns the `index`th field.
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> Option<(&'a [u8], &'a [u8])> {
+        let (name, text) = self.values.get(index)?;
         Some((
-            names[usize::from(*name)].name.as_str(),
-            &arena[text.start as usize..text.end as usize],
+            &self.names[usize::from(*name)].text,
+            &self.arena[text.start as usize..text.end as usize],
         ))
     }
 }
 
 /// The names of `Record::cookies`.
-static COOKIE: [Wanted; 1] = [Wanted {
-    name: http::header::COOKIE,
-    mask: Mask::Nothing,
-}];
+static COOKIE: LazyLock<[Wanted; 1]> = LazyLock::new(|| [Wanted::new(http::header::COOKIE)]);
 
 impl Record {
     /// Takes an empty record, one that this thread has used before if it can.
@@ -157,23 +138,26 @@ impl Record {
         });
     }
 
-    /// Captures the request line.
+    /// Captures the request line, method, target and protocol being parts of it.
     pub(crate) fn capture_request_line(&mut self, method: &[u8], uri: &Uri, redaction: &Redaction) {
         let version = self.facts.version;
-        self.facts.method = self.copy(method);
-        let start = self.arena.len();
         let path = uri.path_and_query().map(http::uri::PathAndQuery::as_str);
-        match (uri.scheme_str(), uri.authority()) {
-            // HTTP/2 and HTTP/3 split the target up; no client sent it so.
-            (_, Some(authority)) if version >= Version::HTTP_2 => {
-                self.facts.authority = Some(self.copy(authority.as_str().as_bytes()));
-                let target = path.unwrap_or(authority.as_str());
-                self.capture_target(target.as_bytes(), redaction);
-            }
-            (Some(scheme), Some(authority)) => {
+        let authority = uri.authority().map(http::uri::Authority::as_str);
+        // HTTP/2 and HTTP/3 split the target up; no client sent it in one.
+        let split = version >= Version::HTTP_2;
+        if split && let Some(authority) = authority {
+            self.facts.authority = Some(self.copy(authority.as_bytes()));
+        }
+
+        let line = self.arena.len();
+        self.facts.method = self.copy(method);
+        self.arena.push(b' ');
+        let start = self.arena.len();
+        match (uri.scheme_str(), authority, path) {
+            (Some(scheme), Some(authority), _) if !split => {
                 let mut target = mem::take(&mut self.line);
                 target.clear();
-                for part in [scheme, "://", authority.as_str(), path.unwrap_or_default()] {
+                for part in [scheme, "://", authority, path.unwrap_or_default()] {
                     target.extend_from_slice(part.as_bytes());
                 }
                 match path::split_password(&target) {
@@ -185,11 +169,20 @@ impl Record {
                     None => redaction.write_uri(&target, &mut self.arena),
                 }
                 self.line = target;
-                self.facts.target = self.text_from(start);
             }
-            (_, Some(authority)) => self.facts.target = self.copy(authority.as_str().as_bytes()),
-            (_, None) => self.capture_target(path.unwrap_or_default().as_bytes(), redaction),
+            (_, _, Some(path)) => redaction.write_uri(path.as_bytes(), &mut self.arena),
+            (_, authority, None) => {
+                let authority = authority.unwrap_or_default();
+                self.arena.extend_from_slice(authority.as_bytes());
+            }
         }
+        self.facts.target = self.text_from(start);
+        // A request in HTTP/0.9 ends with its target.
+        if version != Version::HTTP_09 {
+            self.arena.push(b' ');
+            self.arena.extend_from_slice(protocol(version));
+        }
+        self.facts.request_line = Some(self.text_from(line));
     }
 
     /// Captures the request's header fields that are `wanted`.
@@ -250,12 +243,6 @@ impl Record {
         );
     }
 
-    fn capture_target(&mut self, target: &[u8], redaction: &Redaction) {
-        let start = self.arena.len();
-        redaction.write_uri(target, &mut self.arena);
-        self.facts.target = self.text_from(start);
-    }
-
     fn copy(&mut self, text: &[u8]) -> Text {
         let start = self.arena.len();
         self.arena.extend_from_slice(text);
@@ -293,12 +280,13 @@ impl Record {
             begin: facts.begin,
             end: facts.end,
             first_byte: facts.first_byte,
+            request_line: facts.request_line.map(|line| self.text(line)),
             method: self.text(facts.method),
             target: self.text(facts.target),
             authority: facts.authority.map(|authority| self.text(authority)),
             protocol: protocol(facts.version),
             request_headers: captured(&needs.request_headers, &self.request_headers),
-            cookies: Some(captured(&COOKIE, &self.cookies)),
+            cookies: Some(captured(&*COOKIE, &self.cookies)),
             request_trailers: facts
                 .request_trailers
                 .as_ref()
@@ -314,16 +302,16 @@ impl Record {
             local: connection.and_then(|connection| connection.local),
             client: facts.client,
             client_host: facts.client_host.as_ref().map(ClientHost::as_bytes),
-            peer_host: connection.and_then(|connection| Some(connection.host.as_ref()?.as_bytes())),
+            peer_host: connection.and_then(ConnectionInfo::peer_host),
             keepalives: facts.keepalives,
-            tls: connection.and_then(|connection| Some(connection.tls.as_ref()?.fields())),
+            tls: connection.and_then(ConnectionInfo::tls_fields),
             bytes_received: facts.wire_bytes.as_ref().map(WireBytes::received),
             bytes_sent: facts.wire_bytes.as_ref().map(WireBytes::sent),
             remote_user: facts.remote_user.as_ref().map(RemoteUser::as_bytes),
             env: Fields::owned(env),
             notes: Fields::owned(notes),
             request_id: facts.request_id.as_ref().map(RequestId::as_bytes),
-            connection_id: connection.and_then(|connection| connection.id.as_deref()),
+            connection_id: connection.and_then(ConnectionInfo::connection_id),
             handler: facts.route.as_ref().map(Route::as_bytes),
             filename: facts.filename.as_ref().map(Filename::as_bytes),
             ..Exchange::default()
