@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Counts instructions per task with callgrind: what the clock cannot tell on a
-# busy machine. Each task runs 1,000 and 2,000 times; the difference is the task.
+# Counts each task's instructions with callgrind: what no clock tells on a busy
+# machine. A task runs 1,000 times and 2,000 times; the difference is its own.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -12,8 +12,8 @@ count() {
         sed -n 's/.*Collected : //p'
 }
 
-for task in ${*:-format-common format-combined bare layer-combined layer-combined-micros tower-http-trace}; do
+for task in ${*:-$(target/release/instructions)}; do
     few=$(count "$task" 1000)
     many=$(count "$task" 2000)
-    printf '%-24s %6d instructions\n' "$task" $(((many - few) / 1000))
+    printf '%-28s %6d instructions\n' "$task" $(((many - few) / 1000))
 done
