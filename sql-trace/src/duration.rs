@@ -37,36 +37,74 @@ impl fmt::Display for GoDuration {
 
 const NANOS: u64 = 1_000_000_000;
 
-/// Writes `n / unit` without trailing zeros, as one piece: a line is short
-/// enough for each call into the formatter to be felt.
+/// Writes `n / unit` without trailing zeros. `unit` is a power of ten.
 fn write_decimal<W: fmt::Write>(out: &mut W, n: u64, unit: u64, suffix: &str) -> fmt::Result {
-    let mut buf = [0u8; 40];
-    let mut at = buf.len() - suffix.len();
-    buf[at..].copy_from_slice(suffix.as_bytes());
-    let (mut whole, mut fraction, mut scale) = (n / unit, n % unit, unit);
+    let mut digits = Digits::default();
+    let (mut fraction, mut scale) = (n % unit, unit);
     if fraction > 0 {
-        while fraction % 10 == 0 {
+        while fraction.is_multiple_of(10) {
             fraction /= 10;
             scale /= 10;
         }
         while scale > 1 {
-            at -= 1;
-            buf[at] = b'0' + (fraction % 10) as u8;
+            digits.push((fraction % 10) as u8);
             fraction /= 10;
             scale /= 10;
         }
-        at -= 1;
-        buf[at] = b'.';
+        digits.point();
     }
-    loop {
-        at -= 1;
-        buf[at] = b'0' + (whole % 10) as u8;
-        whole /= 10;
-        if whole == 0 {
-            break;
+    digits.push_all(n / unit);
+    digits.write(out)?;
+    out.write_str(suffix)
+}
+
+/// Writes a number without the formatting machinery, which is felt in a line
+/// that is written with each statement.
+pub(crate) fn write_int<W: fmt::Write>(out: &mut W, n: u64) -> fmt::Result {
+    let mut digits = Digits::default();
+    digits.push_all(n);
+    digits.write(out)
+}
+
+/// Digits, filled from the right.
+struct Digits {
+    bytes: [u8; 40],
+    start: usize,
+}
+
+impl Default for Digits {
+    fn default() -> Self {
+        Self {
+            bytes: [0; 40],
+            start: 40,
         }
     }
-    out.write_str(str::from_utf8(&buf[at..]).map_err(|_| fmt::Error)?)
+}
+
+impl Digits {
+    fn push(&mut self, digit: u8) {
+        self.start -= 1;
+        self.bytes[self.start] = b'0' + digit;
+    }
+
+    fn point(&mut self) {
+        self.start -= 1;
+        self.bytes[self.start] = b'.';
+    }
+
+    fn push_all(&mut self, mut n: u64) {
+        loop {
+            self.push((n % 10) as u8);
+            n /= 10;
+            if n == 0 {
+                break;
+            }
+        }
+    }
+
+    fn write<W: fmt::Write>(&self, out: &mut W) -> fmt::Result {
+        out.write_str(str::from_utf8(&self.bytes[self.start..]).map_err(|_| fmt::Error)?)
+    }
 }
 
 #[cfg(test)]

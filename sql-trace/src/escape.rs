@@ -4,13 +4,22 @@ use std::fmt;
 /// turn the direction of writing: such characters become `\n`, `\u{1b}` and the
 /// like. Quotes and backslashes stay as they are.
 pub(crate) fn write_visible<W: fmt::Write>(out: &mut W, text: &str) -> fmt::Result {
-    if text.bytes().all(|byte| (b' '..0x7f).contains(&byte)) {
+    if is_plain(text) {
         return out.write_str(text);
     }
     for c in text.chars() {
         write_visible_char(out, c)?;
     }
     Ok(())
+}
+
+/// Whether there is nothing to be escaped. Without a way out early, the loop is
+/// one for vectors.
+pub(crate) fn is_plain(text: &str) -> bool {
+    let odd = text
+        .bytes()
+        .fold(false, |odd, byte| odd | !(b' '..0x7f).contains(&byte));
+    !odd
 }
 
 pub(crate) fn write_visible_char<W: fmt::Write>(out: &mut W, c: char) -> fmt::Result {

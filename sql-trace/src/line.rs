@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::civil;
 use crate::duration::GoDuration;
-use crate::escape::{write_visible, write_visible_char};
+use crate::escape::{is_plain, write_visible_char};
 use crate::event::{Event, Outcome};
 
 /// How an event is written as one line of text.
@@ -91,10 +91,10 @@ impl Style {
 /// one blank, and what else could break or forge a line is escaped.
 fn write_statement<W: Write>(out: &mut W, statement: &str, max: usize) -> fmt::Result {
     let shown = &statement[..statement.floor_char_boundary(max)];
-    if shown.contains(['\n', '\r', '\t']) {
-        write_folded(out, shown)?;
+    if is_plain(shown) {
+        out.write_str(shown)?;
     } else {
-        write_visible(out, shown)?;
+        write_folded(out, shown)?;
     }
     if shown.len() < statement.len() {
         write!(out, "…({} bytes)", statement.len())?;
