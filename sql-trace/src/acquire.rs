@@ -3,10 +3,11 @@
 //! in a thread-local what that task wants to know.
 
 use std::cell::Cell;
-use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use pin_project_lite::pin_project;
 use sqlx::Error;
 
 use crate::event::{ConnectionId, Event, Failure, Op, Outcome};
@@ -30,27 +31,22 @@ impl Acquire {
         Self::begun_at(Instant::now())
     }
 
-    pub(crate) fn begun_at(now: Instant) -> Self {
+    pub(crate) fn begun_at(started: Instant) -> Self {
         Self {
-            started: now,
-            polled: now,
-            opening: now,
+            started,
+            polled: started,
+            opening: started,
             had: None,
         }
     }
 
     /// Runs a future that takes a connection from the pool.
-    pub(crate) async fn run<F: Future>(&mut self, future: F) -> F::Output {
-        let mut future = pin!(future);
-        let mut first = true;
-        poll_fn(|cx| {
-            if !std::mem::take(&mut first) {
-                self.polled = Instant::now();
-            }
-            let _entered = Entered::enter(self);
-            future.as_mut().poll(cx)
-        })
-        .await
+    pub(crate) fn run<F: Future>(&mut self, future: F) -> Acquiring<'_, F> {
+        Acquiring {
+            future,
+            acquire: self,
+            again: false,
+        }
     }
 
     /// When the connection was had; `None` if no hook saw it.
@@ -75,6 +71,32 @@ impl Acquire {
         if !matches!(error, Error::PoolTimedOut | Error::PoolClosed) {
             self.tell_failed_open(subject, error);
         }
+    }
+}
+
+pin_project! {
+    /// A future that takes a connection from the pool.
+    ///
+    /// Not an `async` block around the pool's future: that would hold it twice,
+    /// and it is large.
+    pub(crate) struct Acquiring<'a, F> {
+        #[pin]
+        future: F,
+        acquire: &'a mut Acquire,
+        again: bool,
+    }
+}
+
+impl<F: Future> Future for Acquiring<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if std::mem::replace(this.again, true) {
+            this.acquire.polled = Instant::now();
+        }
+        let _entered = Entered::enter(this.acquire);
+        this.future.poll(cx)
     }
 }
 

@@ -1,16 +1,20 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::duration::write_int;
 use crate::escape::write_visible;
 
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod probe;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteCaptured;
 
 /// How much of bound arguments, and of error texts that may quote them, a
 /// tracer shows.
@@ -46,6 +50,16 @@ pub(crate) enum Source<'a> {
     /// Not captured; their number is known.
     Hidden(usize),
     Captured(&'a dyn ArgSource),
+}
+
+impl<'a> Args<'a> {
+    /// To be shown as the tracer that is told says.
+    pub(crate) fn of(source: Source<'a>) -> Self {
+        Self {
+            source,
+            mode: ArgsMode::default(),
+        }
+    }
 }
 
 /// The arguments of a statement under way.
@@ -274,9 +288,9 @@ impl ArgValue<'_> {
             Self::Bool(_) => out.write_str("bool"),
             Self::Int(_) | Self::UInt(_) => out.write_str("int"),
             Self::Float(_) | Self::Real(_) => out.write_str("float"),
-            Self::Text { len: Some(len), .. } => write!(out, "text({len})"),
+            Self::Text { len: Some(len), .. } => write_sized(out, "text(", *len),
             Self::Text { text, len: None } => write!(out, "text({}+)", text.len()),
-            Self::Bytes { len: Some(len), .. } => write!(out, "bytes({len})"),
+            Self::Bytes { len: Some(len), .. } => write_sized(out, "bytes(", *len),
             Self::Bytes { bytes, len: None } => write!(out, "bytes({}+)", bytes.len()),
             Self::Other { kind, .. } => write_visible(out, kind),
             Self::Opaque { kind, len, .. } => {
@@ -329,6 +343,12 @@ impl ArgValue<'_> {
             Self::Undecodable { .. } => self.write_kind(out),
         }
     }
+}
+
+fn write_sized<W: fmt::Write>(out: &mut W, opening: &str, len: usize) -> fmt::Result {
+    out.write_str(opening)?;
+    write_int(out, len as u64)?;
+    out.write_str(")")
 }
 
 fn clip(text: &str, max: usize) -> &str {

@@ -274,6 +274,7 @@ impl<'c, DB: TraceDatabase> TracedConnection<'c, DB> {
         raw
     }
 
+    #[inline]
     pub(crate) fn on(&mut self) -> On<'_, DB> {
         On {
             raw: match &mut self.raw {

@@ -104,7 +104,7 @@ macro_rules! hand_over {
 
 #[cfg(feature = "sqlite")]
 impl TraceDatabase for sqlx::Sqlite {
-    type Captured = sqlx::sqlite::SqliteArguments;
+    type Captured = crate::args::SqliteCaptured;
 
     fn target(options: &sqlx::sqlite::SqliteConnectOptions) -> Target {
         Target {
@@ -115,7 +115,7 @@ impl TraceDatabase for sqlx::Sqlite {
     }
 
     fn capture(args: &mut Self::Arguments) -> Self::Captured {
-        args.clone()
+        crate::args::SqliteCaptured::of(args)
     }
 
     hand_over!();

@@ -108,14 +108,19 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// The same event under another tracer's mode.
-    pub(crate) fn with_mode(mut self, mode: ArgsMode) -> Self {
+    /// Puts the event under another tracer's mode.
+    pub(crate) fn set_mode(&mut self, mode: ArgsMode) {
         if let Some(args) = &mut self.args {
             args.mode = mode;
         }
         if let Outcome::Err(failure) = &mut self.outcome {
             failure.mode = mode;
         }
+    }
+
+    /// The same event under another tracer's mode.
+    pub(crate) fn with_mode(mut self, mode: ArgsMode) -> Self {
+        self.set_mode(mode);
         self
     }
 }

@@ -28,15 +28,8 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
         'c: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        let On { raw, subject, id } = self.on();
-        Box::pin(async move {
-            let Some(interest) = subject.interest(Op::Exec) else {
-                return drain::<DB>(DB::fetch_many(raw, query), None).await;
-            };
-            let (span, parts) = Span::of_query(subject, interest, Op::Exec, query);
-            let mut span = span.on(id);
-            drain(DB::fetch_many(raw, parts), Some(&mut span)).await
-        })
+        let (steps, span) = self.on().many(Op::Exec, query);
+        Box::pin(drain(steps, span))
     }
 
     fn execute_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<DB::QueryResult, Error>>
@@ -44,8 +37,9 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
         'c: 'e,
         E: 'q + Execute<'q, DB>,
     {
+        let (steps, span) = self.on().many(Op::Exec, query);
         Box::pin(Results {
-            steps: Statement::new(self.on(), Op::Exec, query),
+            steps: Steps { steps, span },
         })
     }
 
@@ -54,11 +48,10 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
         'c: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        let on = self.on();
-        if on.subject.interest(Op::Query).is_none() {
-            return DB::fetch_many(on.raw, query);
+        match self.on().many(Op::Query, query) {
+            (steps, None) => steps,
+            (steps, span) => Box::pin(Steps { steps, span }),
         }
-        Box::pin(Statement::new(on, Op::Query, query))
     }
 
     fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Vec<DB::Row>, Error>>
@@ -66,15 +59,8 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
         'c: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        let On { raw, subject, id } = self.on();
-        Box::pin(async move {
-            let Some(interest) = subject.interest(Op::Query) else {
-                return collect::<DB>(DB::fetch_many(raw, query), None).await;
-            };
-            let (span, parts) = Span::of_query(subject, interest, Op::Query, query);
-            let mut span = span.on(id);
-            collect(DB::fetch_many(raw, parts), Some(&mut span)).await
-        })
+        let (steps, span) = self.on().many(Op::Query, query);
+        Box::pin(collect(steps, span))
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(
@@ -89,12 +75,11 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
         let Some(interest) = subject.interest(Op::Query) else {
             return DB::fetch_optional(raw, query);
         };
-        Box::pin(async move {
-            let (span, parts) = Span::of_query(subject, interest, Op::Query, query);
-            let mut span = span.on(id);
-            let result = DB::fetch_optional(raw, parts).await;
-            span.finish_optional(&result);
-            result
+        let (span, parts) = Span::of_query(subject, interest, Op::Query, query);
+        Box::pin(Spanned {
+            inner: DB::fetch_optional(raw, parts),
+            span: span.on(id),
+            finish: |span, result| span.finish_optional(result.map(Option::is_some)),
         })
     }
 
@@ -110,12 +95,10 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
         let Some(interest) = subject.interest(Op::Prepare) else {
             return DB::prepare_with(raw, sql, parameters);
         };
-        Box::pin(async move {
-            let text = sql.clone();
-            let mut span = Span::<DB>::of_text(subject, interest, Op::Prepare, text).on(id);
-            let result = DB::prepare_with(raw, sql, parameters).await;
-            span.finish(result.as_ref().map(drop));
-            result
+        Box::pin(Spanned::<DB, _> {
+            span: Span::of_text(subject, interest, Op::Prepare, sql.clone()).on(id),
+            inner: DB::prepare_with(raw, sql, parameters),
+            finish: |span, result| span.finish(result.map(drop)),
         })
     }
 
@@ -127,12 +110,10 @@ impl<'c, DB: TraceDatabase> Executor<'c> for &'c mut TracedConnection<'_, DB> {
         let Some(interest) = subject.interest(Op::Describe) else {
             return DB::describe(raw, sql);
         };
-        Box::pin(async move {
-            let text = sql.clone();
-            let mut span = Span::<DB>::of_text(subject, interest, Op::Describe, text).on(id);
-            let result = DB::describe(raw, sql).await;
-            span.finish(result.as_ref().map(drop));
-            result
+        Box::pin(Spanned::<DB, _> {
+            span: Span::of_text(subject, interest, Op::Describe, sql.clone()).on(id),
+            inner: DB::describe(raw, sql),
+            finish: |span, result| span.finish(result.map(drop)),
         })
     }
 }
@@ -239,7 +220,7 @@ impl<'p, DB: TraceDatabase> Executor<'p> for &'_ TracedPool<DB> {
             let (span, parts) = Span::of_query(&pool.subject, interest, Op::Exec, query);
             let mut span = span.waiting();
             let mut connection = pool.acquired_for(&mut span).await?;
-            drain(DB::fetch_many(&mut connection, parts), Some(&mut span)).await
+            drain(DB::fetch_many(&mut connection, parts), Some(span)).await
         })
     }
 
@@ -275,8 +256,17 @@ impl<'p, DB: TraceDatabase> Executor<'p> for &'_ TracedPool<DB> {
             let (span, parts) = Span::of_query(&pool.subject, interest, Op::Query, query);
             let mut span = span.waiting();
             let mut connection = pool.acquired_for(&mut span).await?;
-            collect(DB::fetch_many(&mut connection, parts), Some(&mut span)).await
+            collect(DB::fetch_many(&mut connection, parts), Some(span)).await
         })
+    }
+
+    fn fetch_one<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<DB::Row, Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let pool = self.shared();
+        Box::pin(async move { pool.fetch_optional(query).await?.ok_or(Error::RowNotFound) })
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(
@@ -288,18 +278,7 @@ impl<'p, DB: TraceDatabase> Executor<'p> for &'_ TracedPool<DB> {
         E: 'q + Execute<'q, DB>,
     {
         let pool = self.shared();
-        Box::pin(async move {
-            let Some(interest) = pool.subject.interest(Op::Query) else {
-                let mut connection = pool.quietly_acquired().await?;
-                return DB::fetch_optional(&mut connection, query).await;
-            };
-            let (span, parts) = Span::of_query(&pool.subject, interest, Op::Query, query);
-            let mut span = span.waiting();
-            let mut connection = pool.acquired_for(&mut span).await?;
-            let result = DB::fetch_optional(&mut connection, parts).await;
-            span.finish_optional(&result);
-            result
-        })
+        Box::pin(async move { pool.fetch_optional(query).await })
     }
 
     fn prepare_with<'e>(
@@ -346,6 +325,22 @@ impl<'p, DB: TraceDatabase> Executor<'p> for &'_ TracedPool<DB> {
 }
 
 impl<DB: TraceDatabase> Shared<DB> {
+    async fn fetch_optional<'q, E>(&self, query: E) -> Result<Option<DB::Row>, Error>
+    where
+        E: 'q + Execute<'q, DB>,
+    {
+        let Some(interest) = self.subject.interest(Op::Query) else {
+            let mut connection = self.quietly_acquired().await?;
+            return DB::fetch_optional(&mut connection, query).await;
+        };
+        let (span, parts) = Span::of_query(&self.subject, interest, Op::Query, query);
+        let mut span = span.waiting();
+        let mut connection = self.acquired_for(&mut span).await?;
+        let result = DB::fetch_optional(&mut connection, parts).await;
+        span.finish_optional(result.as_ref().map(Option::is_some));
+        result
+    }
+
     /// Takes a connection for a statement that nobody wants to hear of.
     async fn quietly_acquired(&self) -> Result<PoolConnection<DB>, Error> {
         if !self.subject.enabled(Op::Open) {
@@ -361,7 +356,7 @@ impl<DB: TraceDatabase> Shared<DB> {
 
     /// Takes a connection for the statement of `span`.
     async fn acquired_for(&self, span: &mut Span<'_, DB>) -> Result<PoolConnection<DB>, Error> {
-        let mut acquire = span.acquire();
+        let mut acquire = Acquire::begun_at(span.start());
         let result = acquire.run(self.pool.acquire()).await;
         match &result {
             Ok(_) => span.acquired(&acquire),
@@ -374,6 +369,8 @@ impl<DB: TraceDatabase> Shared<DB> {
     }
 }
 
+type StepStream<'e, DB> = BoxStream<'e, Result<Step<DB>, Error>>;
+
 /// Where a statement runs, and who is told.
 pub(crate) struct On<'e, DB: TraceDatabase> {
     pub(crate) raw: &'e mut DB::Connection,
@@ -381,11 +378,31 @@ pub(crate) struct On<'e, DB: TraceDatabase> {
     pub(crate) id: Option<ConnectionId>,
 }
 
+impl<'e, DB: TraceDatabase> On<'e, DB> {
+    /// The steps of a statement, and its span, if anybody wants one.
+    #[inline]
+    fn many<'q: 'e, E>(self, op: Op, query: E) -> (StepStream<'e, DB>, Option<Span<'e, DB>>)
+    where
+        E: 'q + Execute<'q, DB>,
+    {
+        match self.subject.interest(op) {
+            None => (DB::fetch_many(self.raw, query), None),
+            Some(interest) => {
+                let (span, parts) = Span::of_query(self.subject, interest, op, query);
+                (DB::fetch_many(self.raw, parts), Some(span.on(self.id)))
+            }
+        }
+    }
+}
+
 /// Runs a statement to its end for its result.
 async fn drain<DB: TraceDatabase>(
-    mut steps: BoxStream<'_, Result<Step<DB>, Error>>,
-    mut span: Option<&mut Span<'_, DB>>,
+    mut steps: StepStream<'_, DB>,
+    mut span: Option<Span<'_, DB>>,
 ) -> Result<DB::QueryResult, Error> {
+    if let Some(span) = &mut span {
+        span.start();
+    }
     let mut total = DB::QueryResult::default();
     let result = loop {
         match next(&mut steps).await {
@@ -404,7 +421,7 @@ async fn drain<DB: TraceDatabase>(
             None => break Ok(total),
         }
     };
-    if let Some(span) = span {
+    if let Some(span) = &mut span {
         span.finish(result.as_ref().map(drop));
     }
     result
@@ -412,9 +429,12 @@ async fn drain<DB: TraceDatabase>(
 
 /// Runs a statement to its end for its rows.
 async fn collect<DB: TraceDatabase>(
-    mut steps: BoxStream<'_, Result<Step<DB>, Error>>,
-    mut span: Option<&mut Span<'_, DB>>,
+    mut steps: StepStream<'_, DB>,
+    mut span: Option<Span<'_, DB>>,
 ) -> Result<Vec<DB::Row>, Error> {
+    if let Some(span) = &mut span {
+        span.start();
+    }
     let mut rows = Vec::new();
     let result = loop {
         match next(&mut steps).await {
@@ -429,7 +449,7 @@ async fn collect<DB: TraceDatabase>(
             None => break Ok(rows),
         }
     };
-    if let Some(span) = span {
+    if let Some(span) = &mut span {
         span.finish(result.as_ref().map(drop));
     }
     result
@@ -439,54 +459,50 @@ async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx)).await
 }
 
-/// A stream of a statement on a connection. It begins at the first poll: a
-/// stream that is never polled runs nothing, and tells nothing.
-struct Statement<'e, DB: TraceDatabase, E> {
-    idle: Option<(On<'e, DB>, Op, E)>,
+/// A future of the driver's, with the span that it ends.
+struct Spanned<'e, DB: TraceDatabase, T> {
     // Above the span, so that the driver has let go before the end is told.
-    running: Option<BoxStream<'e, Result<Step<DB>, Error>>>,
-    span: Option<Span<'e, DB>>,
+    inner: BoxFuture<'e, Result<T, Error>>,
+    span: Span<'e, DB>,
+    finish: fn(&mut Span<'e, DB>, Result<&T, &Error>),
 }
 
-impl<'e, DB: TraceDatabase, E> Statement<'e, DB, E> {
-    fn new(on: On<'e, DB>, op: Op, query: E) -> Self {
-        Self {
-            idle: Some((on, op, query)),
-            running: None,
-            span: None,
-        }
+// Nothing in it is pinned but what the box holds.
+impl<DB: TraceDatabase, T> Unpin for Spanned<'_, DB, T> {}
+
+impl<DB: TraceDatabase, T> Future for Spanned<'_, DB, T> {
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        this.span.start();
+        let result = ready!(this.inner.as_mut().poll(cx));
+        (this.finish)(&mut this.span, result.as_ref());
+        Poll::Ready(result)
     }
 }
 
-// The query is moved out before anything is polled.
-impl<DB: TraceDatabase, E> Unpin for Statement<'_, DB, E> {}
+/// A stream of the driver's, with the span that it ends.
+struct Steps<'e, DB: TraceDatabase> {
+    // Above the span, so that the driver has let go before the end is told.
+    steps: StepStream<'e, DB>,
+    span: Option<Span<'e, DB>>,
+}
 
-impl<'e, 'q: 'e, DB, E> Stream for Statement<'e, DB, E>
-where
-    DB: TraceDatabase,
-    E: 'q + Execute<'q, DB>,
-{
+// Nothing in it is pinned but what the box holds.
+impl<DB: TraceDatabase> Unpin for Steps<'_, DB> {}
+
+impl<DB: TraceDatabase> Stream for Steps<'_, DB> {
     type Item = Result<Step<DB>, Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if let Some((On { raw, subject, id }, op, query)) = this.idle.take() {
-            if let Some(interest) = subject.interest(op) {
-                let (span, parts) = Span::of_query(subject, interest, op, query);
-                this.span = Some(span.on(id));
-                this.running = Some(DB::fetch_many(raw, parts));
-            } else {
-                this.running = Some(DB::fetch_many(raw, query));
-            }
-        }
-        let Some(running) = &mut this.running else {
-            return Poll::Ready(None);
-        };
         let Some(span) = &mut this.span else {
-            return running.as_mut().poll_next(cx);
+            return this.steps.as_mut().poll_next(cx);
         };
+        span.start();
         span.reader_is_back();
-        let item = ready!(running.as_mut().poll_next(cx));
+        let item = ready!(this.steps.as_mut().poll_next(cx));
         match &item {
             Some(Ok(step)) => span.step(step),
             Some(Err(e)) => span.finish(Err(e)),

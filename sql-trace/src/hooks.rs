@@ -126,7 +126,7 @@ fn after_connect<DB: Database>(
     move |connection, meta| {
         let id = next_id();
         if subject.enabled(Op::Open) {
-            subject.tell(&Event {
+            subject.tell(&mut Event {
                 connection: Some(id),
                 elapsed: acquire::opened(),
                 ..Event::plain(Op::Open, &subject.target, Outcome::Ok)

@@ -3,6 +3,8 @@
 mod acquire;
 mod args;
 mod attributes;
+#[cfg(feature = "sqlite")]
+mod block_on;
 #[cfg(feature = "caller")]
 mod caller;
 mod civil;
@@ -48,6 +50,9 @@ mod transaction;
 mod watchdog;
 mod writer;
 
+#[cfg(feature = "sqlite")]
+#[doc(hidden)]
+pub use args::SqliteCaptured;
 #[doc(hidden)]
 pub use args::{ArgSource, Undecodable};
 pub use args::{ArgValue, Args, ArgsMode};

@@ -22,6 +22,7 @@ enum Source<E> {
 
 impl<DB: TraceDatabase, E> Parts<DB, E> {
     /// Takes a query apart, and gives its text apart from it.
+    #[inline]
     pub(crate) fn of<'q>(mut query: E) -> (SqlStr, Self)
     where
         E: Execute<'q, DB>,
@@ -52,6 +53,7 @@ where
     DB: TraceDatabase,
     E: Execute<'q, DB>,
 {
+    #[inline]
     fn sql(self) -> SqlStr {
         match self.source {
             Source::Prepared(query) => query.sql(),
@@ -59,6 +61,7 @@ where
         }
     }
 
+    #[inline]
     fn statement(&self) -> Option<&DB::Statement> {
         match &self.source {
             Source::Prepared(query) => query.statement(),
@@ -66,10 +69,12 @@ where
         }
     }
 
+    #[inline]
     fn take_arguments(&mut self) -> Result<Option<DB::Arguments>, BoxDynError> {
         std::mem::replace(&mut self.arguments, Ok(None))
     }
 
+    #[inline]
     fn persistent(&self) -> bool {
         self.persistent
     }

@@ -1,12 +1,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Error, Row};
 
+use crate::block_on::block_on;
 use crate::event::{ConnectionId, Event, Failure, Op, Outcome};
 use crate::sql::Dialect;
 use crate::statement;
@@ -115,7 +115,7 @@ impl Shared {
             Ok(plan) => (Outcome::Ok, Some(plan.as_str())),
             Err(e) => (Outcome::Err(Failure::new(e)), None),
         };
-        self.teller.tell(&Event {
+        self.teller.tell(&mut Event {
             connection,
             statement: Some(statement),
             elapsed: Some(started.elapsed()),
@@ -152,25 +152,4 @@ async fn plan(options: &SqliteConnectOptions, statement: &str) -> Result<String,
     }
     connection.close().await?;
     Ok(plan)
-}
-
-/// Runs a future that needs no runtime: SQLite works in threads of its own.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut cx = Context::from_waker(&waker);
-    let mut future = std::pin::pin!(future);
-    loop {
-        match future.as_mut().poll(&mut cx) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
 }

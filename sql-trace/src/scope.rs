@@ -239,7 +239,7 @@ impl QueryStats {
         let times = counts.repeat(text);
         drop(counts);
         if limit.is_some_and(|limit| times == limit + 1) && teller.enabled(Op::Repeated) {
-            teller.tell(&Event {
+            teller.tell(&mut Event {
                 connection: event.connection,
                 statement: Some(text.as_str()),
                 request: Some(self.id()),

@@ -12,11 +12,11 @@ use crate::scope::QueryStats;
 use crate::sql::Dialect;
 use crate::statement;
 use crate::subject::{Interest, Subject};
-use crate::tracer::Tracer;
 use crate::watchdog::{Progress, Running, Watched};
 
 /// One statement from its first poll to its end, which is told exactly once:
-/// when the driver says how it went, or else when the span is dropped.
+/// when the driver says how it went, or else when the span is dropped. A
+/// statement that is never polled runs nothing, and tells nothing.
 pub(crate) struct Span<'a, DB: TraceDatabase> {
     subject: &'a Subject,
     interest: Interest,
@@ -25,7 +25,8 @@ pub(crate) struct Span<'a, DB: TraceDatabase> {
     args: Bound<DB>,
     request: Option<QueryStats>,
     connection: Option<ConnectionId>,
-    started: Instant,
+    /// When it was polled first.
+    started: Option<Instant>,
     wait: Wait,
     first_row: Option<Duration>,
     /// Since when the reader of the stream has been busy with a row.
@@ -66,7 +67,8 @@ impl Wait {
 }
 
 impl<'a, DB: TraceDatabase> Span<'a, DB> {
-    /// Begins a statement that `query` is to run.
+    /// Makes the span of a statement that `query` is to run.
+    #[inline]
     pub(crate) fn of_query<'q, E: Execute<'q, DB>>(
         subject: &'a Subject,
         interest: Interest,
@@ -74,21 +76,23 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
         query: E,
     ) -> (Self, Parts<DB, E>) {
         let (text, mut parts) = Parts::of(query);
-        let shown = interest.told && subject.tracer.args_mode() != ArgsMode::Hidden;
+        let shown = interest.told.is_some_and(|mode| mode != ArgsMode::Hidden);
         let args = match &mut parts.arguments {
             Ok(Some(args)) if shown && args.len() > 0 => Held::Captured(DB::capture(args)),
             Ok(Some(args)) => Held::Hidden(args.len()),
             _ => Held::Hidden(0),
         };
-        (Self::begin(subject, interest, op, text, args), parts)
+        (Self::new(subject, interest, op, text, args), parts)
     }
 
-    /// Begins work on a statement without arguments, such as preparing it.
+    /// Makes the span of work on a statement without arguments, such as
+    /// preparing it.
     pub(crate) fn of_text(subject: &'a Subject, interest: Interest, op: Op, text: SqlStr) -> Self {
-        Self::begin(subject, interest, op, text, Held::None)
+        Self::new(subject, interest, op, text, Held::None)
     }
 
-    fn begin(
+    #[inline]
+    fn new(
         subject: &'a Subject,
         interest: Interest,
         op: Op,
@@ -96,16 +100,14 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
         args: Held<DB::Captured>,
     ) -> Self {
         Self {
-            #[cfg(feature = "tracing")]
-            spanned: crate::spans::Spanned::begin(subject, op, Some(text.as_str())),
             subject,
             interest,
             op,
             text,
             args: Bound::Here(args),
-            request: QueryStats::current(),
+            request: None,
             connection: None,
-            started: Instant::now(),
+            started: None,
             wait: Wait::None,
             first_row: None,
             reading: None,
@@ -113,24 +115,40 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
             rows: 0,
             affected: 0,
             told: false,
+            #[cfg(feature = "tracing")]
+            spanned: crate::spans::Spanned::none(),
         }
     }
 
     /// The statement runs on this connection.
+    #[inline]
     pub(crate) fn on(mut self, connection: Option<ConnectionId>) -> Self {
         self.connection = connection;
-        self.watched()
+        self
     }
 
     /// The statement must wait for a connection first.
+    #[inline]
     pub(crate) fn waiting(mut self) -> Self {
         self.wait = Wait::Waiting;
-        self.watched()
+        self
     }
 
-    /// Hands what the watchdog needs to it, if there is one.
-    fn watched(mut self) -> Self {
-        if let (Some(watchdog), true) = (&self.subject.watchdog, self.interest.told)
+    /// Notes the first poll; does nothing at later ones.
+    #[inline]
+    pub(crate) fn start(&mut self) -> Instant {
+        if let Some(started) = self.started {
+            return started;
+        }
+        self.request = QueryStats::current();
+        #[cfg(feature = "tracing")]
+        {
+            let text = Some(self.text.as_str());
+            self.spanned = crate::spans::Spanned::begin(self.subject, self.op, text);
+        }
+        let now = Instant::now();
+        self.started = Some(now);
+        if let (Some(watchdog), Some(_)) = (&self.subject.watchdog, self.interest.told)
             && let Bound::Here(args) = std::mem::replace(&mut self.args, Bound::Here(Held::None))
         {
             self.args = Bound::Watched(watchdog.watch(Running {
@@ -138,16 +156,11 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
                 text: self.text.clone(),
                 args: args.boxed(),
                 request: self.request.clone(),
-                started: self.started,
+                started: now,
                 progress: Mutex::new(Progress::of(self.wait, self.connection)),
             }));
         }
-        self
-    }
-
-    /// The wait for a connection, which begins with the statement.
-    pub(crate) fn acquire(&self) -> Acquire {
-        Acquire::begun_at(self.started)
+        now
     }
 
     /// Notes the connection that the pool gave.
@@ -187,8 +200,8 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
 
     fn row(&mut self, now: Instant) {
         self.rows += 1;
-        if self.rows == 1 {
-            self.first_row = Some(self.wait.split(self.started, now).1);
+        if let (1, Some(started)) = (self.rows, self.started) {
+            self.first_row = Some(self.wait.split(started, now).1);
         }
     }
 
@@ -197,38 +210,40 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
         self.affected += DB::rows_affected(result);
     }
 
-    /// Tells how a statement that gives at most one row ended.
-    pub(crate) fn finish_optional(&mut self, result: &Result<Option<DB::Row>, Error>) {
-        let now = Instant::now();
-        match result {
-            Ok(row) => {
-                if row.is_some() {
-                    self.row(now);
-                }
-                self.tell(now, Outcome::Ok);
-            }
-            Err(e) => self.tell(now, Outcome::Err(Failure::new(e))),
+    /// Tells how a statement that gives at most one row ended: with that row,
+    /// if it gave one.
+    #[inline]
+    pub(crate) fn finish_optional(&mut self, result: Result<bool, &Error>) {
+        if let Ok(true) = result {
+            self.rows = 1;
         }
+        self.finish(result.map(drop));
     }
 
     /// Tells how the statement ended.
+    #[inline]
     pub(crate) fn finish(&mut self, result: Result<(), &Error>) {
-        let outcome = match result {
+        self.tell(match result {
             Ok(()) => Outcome::Ok,
             Err(e) => Outcome::Err(Failure::new(e)),
-        };
-        self.tell(Instant::now(), outcome);
+        });
     }
 
-    fn tell(&mut self, now: Instant, outcome: Outcome<'_>) {
-        if std::mem::replace(&mut self.told, true) {
+    fn tell(&mut self, outcome: Outcome<'_>) {
+        let (Some(started), false) = (self.started, self.told) else {
             return;
-        }
+        };
+        self.told = true;
+        let now = Instant::now();
         if let Some(reading) = self.reading.take() {
             self.consumer += since(now, reading);
         }
-        let (acquire, busy) = self.wait.split(self.started, now);
+        let (acquire, busy) = self.wait.split(started, now);
         let elapsed = busy.saturating_sub(self.consumer);
+        if self.rows > 0 && self.first_row.is_none() {
+            // The only row, which came with the end.
+            self.first_row = Some(elapsed);
+        }
         let source = match &self.args {
             Bound::Here(args) => args.source(),
             Bound::Watched(watched) => watched.end(),
@@ -236,13 +251,10 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
         let affected = self.op == Op::Exec
             && matches!(outcome, Outcome::Ok)
             && statement::changes_rows(self.text.as_str(), Dialect::of(DB::NAME));
-        let event = Event {
+        let mut event = Event {
             connection: self.connection,
             statement: Some(self.text.as_str()),
-            args: source.map(|source| Args {
-                source,
-                mode: ArgsMode::Kinds,
-            }),
+            args: source.map(Args::of),
             acquire,
             elapsed: Some(elapsed),
             first_row: self.first_row,
@@ -254,8 +266,8 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
         };
         #[cfg(feature = "tracing")]
         self.spanned.end(&event);
-        if self.interest.told {
-            self.subject.tell(&event);
+        if let Some(mode) = self.interest.told {
+            self.subject.tell_in(mode, &mut event);
         }
         if let Some(stats) = &self.request {
             let runs = matches!(self.op, Op::Exec | Op::Query);
@@ -270,9 +282,7 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
 
 impl<DB: TraceDatabase> Drop for Span<'_, DB> {
     fn drop(&mut self) {
-        if !self.told {
-            self.tell(Instant::now(), Outcome::Cancelled);
-        }
+        self.tell(Outcome::Cancelled);
     }
 }
 

@@ -9,6 +9,10 @@ use crate::to_tracing::{TARGET, at_level};
 pub(crate) struct Spanned(Option<tracing::Span>);
 
 impl Spanned {
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
     /// Begins a span inside the one that is current.
     pub(crate) fn begin(subject: &Subject, op: Op, text: Option<&str>) -> Self {
         let Some(level) = subject.spans else {

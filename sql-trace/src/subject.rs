@@ -2,6 +2,7 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use crate::args::ArgsMode;
 use crate::event::{ConnectionId, Event, Op, Outcome, Target};
 use crate::scope::{self, QueryStats};
 use crate::tracer::{SharedTracer, Tracer};
@@ -48,19 +49,21 @@ impl Subject {
                 false
             }
         };
-        (told || spans || scope::is_active()).then_some(Interest { told })
+        (told || spans || scope::is_active()).then(|| Interest {
+            told: told.then(|| self.tracer.args_mode()),
+        })
     }
 
     /// Tells of an operation at its end, and counts it in the scope that is
     /// current.
     pub(crate) fn finish(&self, interest: Interest, event: &Event<'_>) {
         let stats = QueryStats::current();
-        let event = Event {
+        let mut event = Event {
             request: stats.as_ref().map(QueryStats::id),
             ..*event
         };
-        if interest.told {
-            self.tell(&event);
+        if let Some(mode) = interest.told {
+            self.tell_in(mode, &mut event);
         }
         if let Some(stats) = &stats {
             stats.count(self, &event, None);
@@ -79,8 +82,8 @@ impl Deref for Subject {
 /// That somebody wants to know of an operation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interest {
-    /// Whether the tracer is among them.
-    pub(crate) told: bool,
+    /// How much the tracer shows, if it is among them.
+    pub(crate) told: Option<ArgsMode>,
 }
 
 /// Who is told, and of which database.
@@ -95,18 +98,22 @@ impl Teller {
         self.tracer.enabled(op)
     }
 
+    pub(crate) fn tell(&self, event: &mut Event<'_>) {
+        self.tell_in(self.tracer.args_mode(), event);
+    }
+
     /// Tells the tracer. It runs inside the service's own statements, and in
     /// destructors: its panic must not become theirs.
-    pub(crate) fn tell(&self, event: &Event<'_>) {
-        let event = event.with_mode(self.tracer.args_mode());
-        let _ = catch_unwind(AssertUnwindSafe(|| self.tracer.trace(&event)));
+    pub(crate) fn tell_in(&self, mode: ArgsMode, event: &mut Event<'_>) {
+        event.set_mode(mode);
+        let _ = catch_unwind(AssertUnwindSafe(|| self.tracer.trace(event)));
     }
 
     /// Tells an event of the scope that is current, if it is wanted.
     pub(crate) fn tell_if_enabled(&self, event: &Event<'_>) {
         if self.enabled(event.op) {
             let stats = QueryStats::current();
-            self.tell(&Event {
+            self.tell(&mut Event {
                 request: stats.as_ref().map(QueryStats::id),
                 ..*event
             });

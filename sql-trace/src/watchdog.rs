@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::SqlStr;
 
-use crate::args::{ArgSource, Args, ArgsMode, Held, Source};
+use crate::args::{ArgSource, Args, Held, Source};
 use crate::event::{ConnectionId, Event, Op, Outcome};
 use crate::scope::QueryStats;
 use crate::span::{Wait, since};
@@ -185,13 +185,10 @@ impl Running {
             return;
         }
         let (acquire, elapsed) = progress.wait.split(self.started, Instant::now());
-        teller.tell(&Event {
+        teller.tell(&mut Event {
             connection: progress.connection,
             statement: Some(self.text.as_str()),
-            args: self.args.source().map(|source| Args {
-                source,
-                mode: ArgsMode::Kinds,
-            }),
+            args: self.args.source().map(Args::of),
             acquire,
             elapsed: Some(elapsed),
             request: self.request.as_ref().map(QueryStats::id),

@@ -38,6 +38,23 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+#[cfg(feature = "sqlite")]
+impl<F: FnMut(&mut sqlx::sqlite::SqliteArgumentsBuffer)> Encode<'_, sqlx::Sqlite> for Probe<F> {
+    fn encode_by_ref(
+        &self,
+        buffer: &mut sqlx::sqlite::SqliteArgumentsBuffer,
+    ) -> Result<IsNull, BoxDynError> {
+        self.look(buffer)
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl<F> sqlx::Type<sqlx::Sqlite> for Probe<F> {
+    fn type_info() -> sqlx::sqlite::SqliteTypeInfo {
+        <Vec<u8> as sqlx::Type<sqlx::Sqlite>>::type_info()
+    }
+}
+
 #[cfg(feature = "postgres")]
 impl<F: FnMut(&mut sqlx::postgres::PgArgumentBuffer)> Encode<'_, sqlx::Postgres> for Probe<F> {
     fn encode_by_ref(

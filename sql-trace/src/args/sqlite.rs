@@ -1,304 +1,317 @@
-//! `SqliteArguments` has no reader: its derived `Debug` is the only way in.
-//! The text of it is parsed while it is being written, so that nothing is
-//! kept of a value but the part that will be shown.
+//! `SqliteArguments` has no reader. A value that is being encoded is shown the
+//! buffer that is in it, whose derived `Debug` is the only way further.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use sqlx::Arguments;
-use sqlx::sqlite::SqliteArguments;
+use memchr::{memchr, memchr2};
+use sqlx::encode::{Encode, IsNull};
+use sqlx::error::BoxDynError;
+use sqlx::sqlite::{SqliteArguments, SqliteArgumentsBuffer};
+use sqlx::{Arguments, Sqlite, Type};
 
+use super::probe::Probe;
 use super::{ArgSource, ArgValue, Undecodable};
 
-impl ArgSource for SqliteArguments {
+mod ask;
+
+/// The arguments of a statement, without the shell around them, which would be
+/// printed each time.
+#[derive(Clone, Debug)]
+pub struct SqliteCaptured {
+    buffer: SqliteArgumentsBuffer,
+    count: usize,
+}
+
+impl SqliteCaptured {
+    pub(crate) fn of(args: &mut SqliteArguments) -> Self {
+        let count = args.len();
+        let mut buffer = SqliteArgumentsBuffer::default();
+        let _ = args.add(Probe::new(|live: &mut SqliteArgumentsBuffer| {
+            buffer = live.clone();
+        }));
+        Self { buffer, count }
+    }
+
+    /// Arguments again, to be bound.
+    fn to_arguments(&self) -> SqliteArguments {
+        let mut args = SqliteArguments::default();
+        let _ = args.add(Whole(&self.buffer));
+        args
+    }
+}
+
+/// All arguments at once, which is what is pushed by one that says it is not
+/// NULL and pushes nothing itself.
+struct Whole<'b>(&'b SqliteArgumentsBuffer);
+
+impl Encode<'_, Sqlite> for Whole<'_> {
+    fn encode_by_ref(&self, live: &mut SqliteArgumentsBuffer) -> Result<IsNull, BoxDynError> {
+        live.clone_from(self.0);
+        Ok(IsNull::No)
+    }
+}
+
+impl Type<Sqlite> for Whole<'_> {
+    fn type_info() -> sqlx::sqlite::SqliteTypeInfo {
+        <Vec<u8> as Type<Sqlite>>::type_info()
+    }
+}
+
+impl ArgSource for SqliteCaptured {
     fn count(&self) -> usize {
-        self.len()
+        self.count
     }
 
     fn decode(&self, limit: usize, each: &mut dyn FnMut(ArgValue<'_>)) -> Result<(), Undecodable> {
-        let mut parser = Parser::new(limit, each);
-        write!(parser, "{self:?}").map_err(|_| Undecodable)?;
-        parser.end()
-    }
-}
-
-/// Reads the `Debug` of `SqliteArguments`, in pieces of any size.
-struct Parser<'s> {
-    state: State,
-    /// The name of the variant, or a number's digits.
-    word: Word,
-    /// The text or byte string so far, up to `limit` bytes.
-    value: Vec<u8>,
-    /// How many bytes it has in all so far.
-    len: usize,
-    limit: usize,
-    each: &'s mut dyn FnMut(ArgValue<'_>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// So many bytes of `OPENING` were read.
-    Opening(usize),
-    /// At the first item, or at the closing bracket of an empty list.
-    First,
-    /// In the name of a variant.
-    Name,
-    /// In the number of an `Int`, `Int64` or `Double`.
-    Number(Number),
-    /// Before the opening quote of a text, in it, and after it.
-    Quote,
-    Text,
-    Escape(Escape),
-    Unquote,
-    /// Before the opening bracket of a byte string, in it, and after it.
-    Bracket,
-    Byte,
-    Unbracket,
-    /// After an item: at the comma, or at the closing bracket.
-    Next,
-    /// At the blank after a comma.
-    Blank,
-    /// So many bytes of `CLOSING` were read.
-    Closing(usize),
-    Bad,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Number {
-    Int,
-    Double,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Escape {
-    /// After the backslash.
-    Start,
-    /// After `\u`.
-    Brace,
-    /// In the braces, with the code point so far.
-    Digits(u32),
-}
-
-/// A short run of ASCII; one that is longer than any expected is not kept.
-struct Word {
-    bytes: [u8; 352],
-    len: usize,
-}
-
-const OPENING: &[u8] = b"SqliteArguments { values: SqliteArgumentsBuffer([";
-const CLOSING: &[u8] = b") }";
-
-impl<'s> Parser<'s> {
-    fn new(limit: usize, each: &'s mut dyn FnMut(ArgValue<'_>)) -> Self {
-        Self {
-            state: State::Opening(0),
-            word: Word {
-                bytes: [0; 352],
-                len: 0,
-            },
-            value: Vec::new(),
-            len: 0,
-            limit,
-            each,
-        }
-    }
-
-    fn end(self) -> Result<(), Undecodable> {
-        match self.state {
-            State::Closing(read) if read == CLOSING.len() => Ok(()),
-            _ => Err(Undecodable),
-        }
-    }
-
-    /// Takes one byte in any state but `State::Text`.
-    fn byte(&mut self, byte: u8) -> State {
-        match (self.state, byte) {
-            (State::Opening(at), _) if OPENING[at] == byte => {
-                if at + 1 == OPENING.len() {
-                    State::First
-                } else {
-                    State::Opening(at + 1)
-                }
-            }
-            (State::First | State::Next, b']') => State::Closing(0),
-            (State::First, b'A'..=b'Z') => {
-                self.word.len = 0;
-                self.word.push(byte)
-            }
-            (State::Name, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9') => self.word.push(byte),
-            (State::Name, b'(') => {
-                let state = match self.word.text() {
-                    "Int64" | "Int" => State::Number(Number::Int),
-                    "Double" => State::Number(Number::Double),
-                    "Text" | "TextSlice" => State::Quote,
-                    "Blob" => State::Bracket,
-                    _ => State::Bad,
-                };
-                self.word.len = 0;
-                self.value.clear();
-                self.len = 0;
-                state
-            }
-            (State::Name, b',' | b']') if self.word.text() == "Null" => {
-                (self.each)(ArgValue::Null);
-                self.state = State::Next;
-                self.byte(byte)
-            }
-            (State::Number(number), b')') => {
-                let text = self.word.text();
-                let value = match number {
-                    Number::Int => text.parse().ok().map(ArgValue::Int),
-                    Number::Double => text.parse().ok().map(ArgValue::Float),
-                };
-                match value {
-                    Some(value) => {
-                        (self.each)(value);
-                        State::Next
-                    }
-                    None => State::Bad,
-                }
-            }
-            (State::Number(number), _) => match self.word.push(byte) {
-                State::Bad => State::Bad,
-                _ => State::Number(number),
-            },
-            (State::Quote, b'"') => State::Text,
-            (State::Unquote, b')') => match str::from_utf8(&self.value) {
-                Ok(text) => {
-                    (self.each)(ArgValue::Text {
-                        text: Cow::Borrowed(text),
-                        len: Some(self.len),
-                    });
-                    State::Next
-                }
-                Err(_) => State::Bad,
-            },
-            (State::Escape(escape), _) => self.escaped(escape, byte),
-            (State::Bracket, b'[') => State::Byte,
-            (State::Byte, b'0'..=b'9') => match self.word.push(byte) {
-                State::Bad => State::Bad,
-                _ => State::Byte,
-            },
-            (State::Byte, b',') => self.end_of_byte(State::Byte),
-            (State::Byte, b' ') if self.word.len == 0 => State::Byte,
-            (State::Byte, b']') if self.word.len == 0 && self.len == 0 => State::Unbracket,
-            (State::Byte, b']') => self.end_of_byte(State::Unbracket),
-            (State::Unbracket, b')') => {
-                (self.each)(ArgValue::Bytes {
-                    bytes: Cow::Borrowed(&self.value),
-                    len: Some(self.len),
-                });
-                State::Next
-            }
-            (State::Next, b',') => State::Blank,
-            (State::Blank, b' ') => State::First,
-            (State::Closing(at), _) if CLOSING.get(at) == Some(&byte) => State::Closing(at + 1),
-            _ => State::Bad,
-        }
-    }
-
-    /// Takes the part of `text` that is plain text of a value.
-    fn plain<'t>(&mut self, text: &'t [u8]) -> &'t [u8] {
-        let end = text
-            .iter()
-            .position(|b| matches!(b, b'"' | b'\\'))
-            .unwrap_or(text.len());
-        self.push_text(&text[..end]);
-        match text.get(end) {
-            None => &[],
-            Some(b'"') => {
-                self.state = State::Unquote;
-                &text[end + 1..]
-            }
-            Some(_) => {
-                self.state = State::Escape(Escape::Start);
-                &text[end + 1..]
-            }
-        }
-    }
-
-    fn escaped(&mut self, escape: Escape, byte: u8) -> State {
-        let c = match (escape, byte) {
-            (Escape::Start, b'n') => '\n',
-            (Escape::Start, b'r') => '\r',
-            (Escape::Start, b't') => '\t',
-            (Escape::Start, b'0') => '\0',
-            (Escape::Start, b'\\' | b'"' | b'\'') => byte.into(),
-            (Escape::Start, b'u') => return State::Escape(Escape::Brace),
-            (Escape::Brace, b'{') => return State::Escape(Escape::Digits(0)),
-            (Escape::Digits(code), b'}') => match char::from_u32(code) {
-                Some(c) => c,
-                None => return State::Bad,
-            },
-            (Escape::Digits(code), _) => match char::from(byte).to_digit(16) {
-                Some(digit) if code <= 0x10_ffff => {
-                    return State::Escape(Escape::Digits(code << 4 | digit));
-                }
-                _ => return State::Bad,
-            },
-            _ => return State::Bad,
+        let mut printed = Printed::take();
+        let decoded = match printed.print(&self.buffer) {
+            Ok(()) => parse(&printed.text, limit, each).ok_or(Undecodable),
+            Err(TooLong) => ask::ask(self, limit, each),
         };
-        self.push_text(c.encode_utf8(&mut [0; 4]).as_bytes());
-        State::Text
-    }
-
-    fn push_text(&mut self, text: &[u8]) {
-        let room = self.limit.saturating_sub(self.value.len());
-        // Once a piece did not fit, later ones must not close the gap.
-        if self.value.len() == self.len {
-            let fits = match str::from_utf8(text) {
-                Ok(text) => text.floor_char_boundary(room),
-                Err(_) => 0,
-            };
-            self.value.extend_from_slice(&text[..fits]);
-        }
-        self.len += text.len();
-    }
-
-    fn end_of_byte(&mut self, then: State) -> State {
-        let Ok(byte) = self.word.text().parse() else {
-            return State::Bad;
-        };
-        if self.value.len() < self.limit {
-            self.value.push(byte);
-        }
-        self.word.len = 0;
-        self.len += 1;
-        then
+        printed.give_back();
+        decoded
     }
 }
 
-impl Write for Parser<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text.as_bytes();
-        while let [first, tail @ ..] = rest {
-            if self.state == State::Text {
-                rest = self.plain(rest);
-            } else {
-                self.state = self.byte(*first);
-                rest = tail;
+/// The `Debug` of arguments, unless it is very long.
+struct Printed {
+    text: String,
+    /// Where the byte string begins that is being printed.
+    blob: Option<usize>,
+}
+
+/// The text is longer than what can be printed in a moment.
+#[derive(Debug)]
+struct TooLong;
+
+impl Printed {
+    /// Printing a byte string takes a call for each byte; a text takes one for
+    /// all of it.
+    const LONGEST_BLOB: usize = 4 * 1024;
+    const LONGEST: usize = 64 * 1024;
+
+    /// Takes this thread's buffer.
+    fn take() -> Self {
+        let mut text = BUFFER.try_with(Cell::take).unwrap_or_default();
+        text.clear();
+        Self { text, blob: None }
+    }
+
+    fn give_back(self) {
+        if self.text.capacity() <= 2 * Self::LONGEST {
+            let _ = BUFFER.try_with(|buffer| buffer.set(self.text));
+        }
+    }
+
+    fn print(&mut self, args: &SqliteArgumentsBuffer) -> Result<(), TooLong> {
+        if cfg!(panic = "unwind") {
+            // A list goes on through all its items after an error, so that a
+            // large byte string would still take milliseconds. Unwinding is
+            // the only way out of it. No message is printed: it is not a
+            // panic.
+            catch_unwind(AssertUnwindSafe(|| write!(self, "{args:?}").is_ok()))
+                .map_or(Err(TooLong), |_| Ok(()))
+        } else {
+            write!(self, "{args:?}").map_err(|_| TooLong)
+        }
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.text.len() > Self::LONGEST
+            || self
+                .blob
+                .is_some_and(|start| self.text.len() - start > Self::LONGEST_BLOB)
+    }
+}
+
+impl Write for Printed {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        if piece.len() <= 4 {
+            // Most pieces are punctuation; a call to copy them takes longer.
+            piece.chars().for_each(|c| self.text.push(c));
+        } else {
+            self.text.push_str(piece);
+        }
+        match piece {
+            "Blob" => self.blob = Some(self.text.len()),
+            ")" => self.blob = None,
+            _ => {}
+        }
+        if self.is_too_long() {
+            if cfg!(panic = "unwind") {
+                resume_unwind(Box::new(TooLong));
             }
-            if self.state == State::Bad {
-                return Err(fmt::Error);
-            }
+            return Err(fmt::Error);
         }
         Ok(())
     }
 }
 
-impl Word {
-    fn push(&mut self, byte: u8) -> State {
-        match self.bytes.get_mut(self.len) {
-            Some(slot) => {
-                *slot = byte;
-                self.len += 1;
-                State::Name
+thread_local!(static BUFFER: Cell<String> = const { Cell::new(String::new()) });
+
+/// Reads what was printed. `None` if it is not what is expected.
+fn parse(text: &str, limit: usize, each: &mut dyn FnMut(ArgValue<'_>)) -> Option<()> {
+    let mut rest = text.strip_prefix("SqliteArgumentsBuffer([")?;
+    let mut unescaped = String::new();
+    while !rest.starts_with(']') {
+        rest = if let Some(rest) = rest.strip_prefix("Int64(") {
+            int(rest, each)?
+        } else if let Some(rest) = rest.strip_prefix("Text(") {
+            quoted(rest, limit, &mut unescaped, each)?
+        } else if let Some(rest) = rest.strip_prefix("TextSlice(") {
+            quoted(rest, limit, &mut unescaped, each)?
+        } else if let Some(rest) = rest.strip_prefix("Null") {
+            each(ArgValue::Null);
+            rest
+        } else if let Some(rest) = rest.strip_prefix("Int(") {
+            int(rest, each)?
+        } else if let Some(rest) = rest.strip_prefix("Double(") {
+            let (number, rest) = rest.split_once(')')?;
+            each(ArgValue::Float(number.parse().ok()?));
+            rest
+        } else {
+            bytes(rest.strip_prefix("Blob([")?, limit, each)?
+        };
+        rest = match rest.strip_prefix(", ") {
+            Some(rest) if !rest.starts_with(']') => rest,
+            Some(_) => return None,
+            None if rest.starts_with(']') => rest,
+            None => return None,
+        };
+    }
+    (rest == "])").then_some(())
+}
+
+fn int<'t>(text: &'t str, each: &mut dyn FnMut(ArgValue<'_>)) -> Option<&'t str> {
+    let (number, rest) = text.split_at_checked(memchr(b')', text.as_bytes())?)?;
+    each(ArgValue::Int(number.parse().ok()?));
+    Some(&rest[1..])
+}
+
+/// Reads `"it's \"é\"")`.
+fn quoted<'t>(
+    text: &'t str,
+    limit: usize,
+    unescaped: &mut String,
+    each: &mut dyn FnMut(ArgValue<'_>),
+) -> Option<&'t str> {
+    let mut rest = text.strip_prefix('"')?;
+    let end = memchr2(b'"', b'\\', rest.as_bytes())?;
+    let value = if rest.as_bytes()[end] == b'"' {
+        let value = &rest[..end];
+        rest = &rest[end..];
+        value
+    } else {
+        unescaped.clear();
+        loop {
+            let end = memchr2(b'"', b'\\', rest.as_bytes())?;
+            unescaped.push_str(&rest[..end]);
+            rest = &rest[end..];
+            if rest.starts_with('"') {
+                break;
             }
-            None => State::Bad,
+            let (c, after) = escape(&rest[1..])?;
+            unescaped.push(c);
+            rest = after;
         }
+        unescaped
+    };
+    each(ArgValue::Text {
+        text: Cow::Borrowed(&value[..value.floor_char_boundary(limit)]),
+        len: Some(value.len()),
+    });
+    rest.strip_prefix("\")")
+}
+
+/// Reads what follows a backslash.
+fn escape(text: &str) -> Option<(char, &str)> {
+    if let Some(rest) = text.strip_prefix("u{") {
+        let (digits, rest) = rest.split_once('}')?;
+        let c = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
+        return Some((c, rest));
+    }
+    let c = match text.as_bytes().first()? {
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'0' => '\0',
+        b'\\' => '\\',
+        b'"' => '"',
+        b'\'' => '\'',
+        _ => return None,
+    };
+    Some((c, &text[1..]))
+}
+
+/// Reads `1, 2, 255])`.
+fn bytes<'t>(text: &'t str, limit: usize, each: &mut dyn FnMut(ArgValue<'_>)) -> Option<&'t str> {
+    let (list, rest) = text.split_at_checked(memchr(b']', text.as_bytes())?)?;
+    let mut bytes = Vec::new();
+    let mut len = 0;
+    for number in list.split(", ").filter(|_| !list.is_empty()) {
+        let byte = number.parse().ok()?;
+        if len < limit {
+            bytes.push(byte);
+        }
+        len += 1;
+    }
+    each(ArgValue::Bytes {
+        bytes: Cow::Owned(bytes),
+        len: Some(len),
+    });
+    rest.strip_prefix("])")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Option<Vec<ArgValue<'static>>> {
+        let mut values = Vec::new();
+        parse(text, usize::MAX, &mut |value| {
+            values.push(value.into_owned())
+        })
+        .map(|()| values)
     }
 
-    fn text(&self) -> &str {
-        str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    #[test]
+    fn what_is_not_expected_is_not_guessed_at() {
+        for list in [
+            "[Int64(1), Null]",
+            r#"[Text("a\u{301}\n")]"#,
+            "[Blob([])]",
+            "[Blob([0, 255])]",
+            "[Double(-0.0)]",
+            "[]",
+        ] {
+            let text = format!("SqliteArgumentsBuffer({list})");
+            assert!(parsed(&text).is_some(), "{text}");
+        }
+        for list in [
+            "[Int64(1)Null]",
+            "[Int64(1),Null]",
+            "[Int64(1), ]",
+            "[Int64()]",
+            "[Int64(1.5)]",
+            "[Uint(1)]",
+            r#"[Text("a]"#,
+            r#"[Text("a"b)]"#,
+            r#"[Text("\q")]"#,
+            r#"[Text("\u{110000}")]"#,
+            "[Blob([256])]",
+            "[Blob([1,2])]",
+            "[Blob([1, 2]]",
+            "[Nullable]",
+            "[",
+            "",
+        ] {
+            let text = format!("SqliteArgumentsBuffer({list})");
+            assert_eq!(parsed(&text), None, "{text}");
+        }
+        assert_eq!(parsed("SqliteArguments([])"), None);
+        assert_eq!(parsed("SqliteArgumentsBuffer([]) "), None);
     }
 }

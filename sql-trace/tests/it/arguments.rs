@@ -90,11 +90,11 @@ impl Types for Sqlite {
                 case(v, v.to_string(), "int")
             }
             4 => {
-                let v = random.float();
+                let v = number(random);
                 case(v, format!("{v:?}"), "float")
             }
             5 => {
-                let v = random.float() as f32;
+                let v = number(random) as f32;
                 case(v, format!("{:?}", f64::from(v)), "float")
             }
             6 => text(random.text()),
@@ -127,6 +127,13 @@ impl Types for Sqlite {
     fn placeholder(_: usize) -> String {
         "?".to_owned()
     }
+}
+
+/// A number that SQLite has: it takes what is not a number for `NULL`, and is
+/// asked itself where a value is large.
+fn number(random: &mut Random) -> f64 {
+    let v = random.float();
+    if v.is_nan() { 0.5 } else { v }
 }
 
 impl Types for Postgres {
@@ -592,6 +599,61 @@ async fn postgres_arguments_are_encoded_as_known() {
 #[tokio::test]
 async fn mysql_arguments_are_encoded_as_known() {
     contract::<MySql>("mysql://localhost/test?socket=/nonexistent").await;
+}
+
+#[tokio::test]
+async fn what_is_not_a_number_is_shown_on_sqlite() {
+    let shown = Shown::<Sqlite>::on("sqlite:///nonexistent/database");
+    let cases = vec![case(f64::NAN, "NaN", "float"), case(1, "1", "int")];
+    shown.check(cases, "NaN").await;
+}
+
+#[tokio::test]
+async fn large_values_keep_their_neighbours_on_sqlite() {
+    let shown = Shown::<Sqlite>::on("sqlite:///nonexistent/database");
+    for len in [1, 4_000, 5_000, 70_000, 1 << 20] {
+        let cases = vec![
+            text("before \0 é".to_owned()),
+            bytes(vec![7; len]),
+            case(-1, "-1", "int"),
+            text("é".repeat(len)),
+            case(None::<i64>, "NULL", "null"),
+            bytes(Vec::new()),
+            case(0.1, "0.1", "float"),
+            case(i64::MIN, i64::MIN.to_string(), "int"),
+        ];
+        shown.check(cases, &format!("{len} bytes")).await;
+    }
+}
+
+#[tokio::test]
+async fn long_values_are_cut_with_their_size() {
+    let shown = Arc::new(Mutex::new(String::new()));
+    let keep = Arc::clone(&shown);
+    let tracer = move |event: &Event<'_>| {
+        if let Some(args) = event.args {
+            *keep.lock().unwrap() = args.to_string();
+        }
+    };
+    let pool = TracedPoolOptions::<Sqlite>::new()
+        .tracer(tracer.args(ArgsMode::Values { max: 5 }))
+        .connect_lazy("sqlite:///nonexistent/database")
+        .unwrap();
+    for len in [10, 100_000] {
+        let _ = sqlx::query("SELECT ?, ?, ?")
+            .bind("é".repeat(len))
+            .bind(vec![255u8; len])
+            .bind("short")
+            .execute(&pool)
+            .await;
+        assert_eq!(
+            *shown.lock().unwrap(),
+            format!(
+                "[\"éé\"…({} bytes), 0xffffffffff…({len} bytes), \"short\"]",
+                2 * len
+            )
+        );
+    }
 }
 
 /// Random statements on a real database. `ROUND_TRIP_STATEMENTS` says how many.
