@@ -34,9 +34,12 @@ pub(crate) fn home(links: &[Link], created: Option<&Code>) -> Markup {
 }
 
 /// What a browser is shown when its request went wrong.
-pub(crate) fn problem(problem: &Problem) -> Markup {
+pub(crate) fn problem(problem: &Problem, request_id: Option<&str>) -> Markup {
     let body = html! {
         p.problem role="alert" { (problem) }
+        @if let Some(id) = request_id {
+            p.empty { "Request " code { (id) } }
+        }
         p { a href="/" { "Back to the links" } }
     };
     page(

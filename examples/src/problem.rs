@@ -4,8 +4,9 @@ use axum::Json;
 use axum::extract::rejection::{FormRejection, JsonRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
 
-use crate::{StoreError, TargetError};
+use crate::{StoreError, TargetError, page};
 
 /// What went wrong with a request, as its sender is told: a status and one
 /// sentence, written as `{"error": "…"}`.
@@ -29,6 +30,19 @@ impl Problem {
     pub fn status(&self) -> StatusCode {
         self.status
     }
+
+    /// Answers as JSON, or as a page where `html` is set, with the id under
+    /// which the request is in the logs.
+    pub(crate) fn answer(&self, html: bool, request_id: Option<&str>) -> Response {
+        if html {
+            return (self.status, page::problem(self, request_id)).into_response();
+        }
+        let mut body = json!({ "error": self.message });
+        if let Some(id) = request_id {
+            body["request_id"] = id.into();
+        }
+        (self.status, Json(body)).into_response()
+    }
 }
 
 impl fmt::Display for Problem {
@@ -39,14 +53,13 @@ impl fmt::Display for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = Json(serde_json::json!({ "error": self.message }));
-        let mut response = (self.status, body).into_response();
+        let mut response = self.answer(false, None);
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        // A browser is shown a page instead, made from this.
+        // The answer that is sent is made from this: it knows who asks.
         response.extensions_mut().insert(self);
         response
     }

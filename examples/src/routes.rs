@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use apache_logformat::RequestId;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -42,8 +43,8 @@ pub fn debug_router(store: Store) -> Router {
 }
 
 /// Gives every route of `router` the answers that axum leaves bare: a limit
-/// on bodies, a sentence for unknown paths and wrong methods, and a page
-/// instead of JSON where a browser asks.
+/// on bodies, a sentence for unknown paths and wrong methods, a page instead of
+/// JSON where a browser asks, and the request's id in either.
 pub fn with_problems(router: Router) -> Router {
     router
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
@@ -54,7 +55,7 @@ pub fn with_problems(router: Router) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .layer(middleware::from_fn(page_for_browsers))
+        .layer(middleware::from_fn(tell_problems))
 }
 
 async fn home(
@@ -179,13 +180,24 @@ struct Report {
     steps: Option<u32>,
 }
 
-async fn page_for_browsers(request: Request, next: middleware::Next) -> Response {
+/// Answers a [`Problem`] in the form that was asked for, with the request's id.
+async fn tell_problems(request: Request, next: middleware::Next) -> Response {
     let html = wants_html(request.headers());
+    let id = request.extensions().get::<RequestId>().cloned();
     let response = next.run(request).await;
-    match response.extensions().get::<Problem>() {
-        Some(problem) if html => (problem.status(), page::problem(problem)).into_response(),
-        _ => response,
+    let Some(problem) = response.extensions().get::<Problem>() else {
+        return response;
+    };
+    let id = id
+        .as_ref()
+        .and_then(|id| str::from_utf8(id.as_bytes()).ok());
+    let mut answer = problem.answer(html, id);
+    for (name, value) in response.headers() {
+        if !(name == header::CONTENT_TYPE || name == header::CONTENT_LENGTH) {
+            answer.headers_mut().append(name, value.clone());
+        }
     }
+    answer
 }
 
 /// Browsers name `text/html`; programs ask for JSON, for anything, or not at

@@ -20,13 +20,17 @@ impl Store {
     /// Connects to the database that `url` names (`sqlite:`, `postgres:`,
     /// `mysql:` or `mariadb:`) and brings its tables up to date. An SQLite
     /// file is created when it is not there. `tracer` is told of every
-    /// statement.
+    /// statement, and of one that takes as long as `slow` while it still runs.
     ///
     /// # Errors
     ///
     /// When the URL is of no known scheme, the database cannot be reached, or
     /// its tables cannot be brought up to date.
-    pub async fn connect(url: &str, tracer: SharedTracer) -> Result<Self, StoreError> {
+    pub async fn connect(
+        url: &str,
+        tracer: SharedTracer,
+        slow: Duration,
+    ) -> Result<Self, StoreError> {
         let failed = |error| StoreError::new("connect", error);
         let pool = match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite") => {
@@ -37,18 +41,21 @@ impl Store {
                     .busy_timeout(PATIENCE);
                 let pool = SqlitePoolOptions::new()
                     .tracer(tracer)
+                    .still_running(slow)
                     .acquire_timeout(PATIENCE);
                 Pool::Sqlite(pool.connect_with(options).await.map_err(failed)?)
             }
             Some("postgres" | "postgresql") => {
                 let pool = PgPoolOptions::new()
                     .tracer(tracer)
+                    .still_running(slow)
                     .acquire_timeout(PATIENCE);
                 Pool::Postgres(pool.connect(url).await.map_err(failed)?)
             }
             Some("mysql" | "mariadb") => {
                 let pool = MySqlPoolOptions::new()
                     .tracer(tracer)
+                    .still_running(slow)
                     .acquire_timeout(PATIENCE);
                 Pool::MySql(pool.connect(url).await.map_err(failed)?)
             }

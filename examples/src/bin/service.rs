@@ -8,19 +8,22 @@
 //! surrounds it: options, logs, sockets, and a good end.
 
 use std::error::Error;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use apache_logformat::{AccessLogLayer, ConnectionInfo, LogFormat, SharedWriter};
-use axum::Router;
-use clap::Parser;
-use examples::{Store, debug_router, router, with_problems};
-use file_rotatelogs::RotateLogs;
+use apache_logformat::{
+    AccessLogLayer, ConnectionInfo, Escape, LogFormat, ParseError, SharedWriter, TrustedProxies,
+};
+use clap::{Parser, ValueEnum};
+use examples::{STORY, STORY_JSON, Store, Storyteller, debug_router, router, with_problems};
+use file_rotatelogs::{Event, RotateLogs};
 use graceful_listener::{Drain, Endpoints, Listeners, serve};
-use sql_trace::{SharedTracer, Tracer, writer};
-use tracing::{info, warn};
+use sql_trace::{ArgsMode, SharedTracer, Tracer, json, writer};
+use tracing::level_filters::LevelFilter;
+use tracing::{debug, info, warn};
+use tracing_subscriber::EnvFilter;
 
 /// A link shortener: POST a URL to /links, and its short code redirects there.
 ///
@@ -46,7 +49,8 @@ struct Options {
     #[arg(long, value_name = "PATH", default_value = "logs/access.log")]
     access_log_link: PathBuf,
 
-    /// Format of the access log: common, combined, vhost_combined, or a LogFormat of Apache's.
+    /// Format of the access log: common, combined, vhost_combined, a LogFormat of Apache's, or
+    /// story, which is combined with the request's id and what its statements came to.
     #[arg(long, value_name = "FORMAT", default_value = "combined", value_parser = log_format)]
     log_format: LogFormat,
 
@@ -58,9 +62,31 @@ struct Options {
     #[arg(long, value_name = "PATH", default_value = "logs/sql.log")]
     sql_log_link: PathBuf,
 
-    /// Statements that take as long as this, or longer, are marked `slow` in the SQL log.
+    /// Statements that take as long as this, or longer, are marked `slow` in the SQL log, and
+    /// told of there while they still run.
     #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = duration)]
     slow_query: Duration,
+
+    /// What the SQL log tells of arguments: only their kinds and sizes, or their values.
+    #[arg(long, value_name = "WHAT", default_value = "kinds")]
+    sql_args: SqlArgs,
+
+    /// Writes all logs as JSON, one object a line; the access log with what `story` has.
+    #[arg(long, conflicts_with = "log_format")]
+    json: bool,
+
+    /// Begins a new log file, .1, .2 and so on, before one grows larger than this.
+    #[arg(long, value_name = "BYTES")]
+    rotate_bytes: Option<u64>,
+
+    /// Removes log files that are older than this; otherwise none is removed.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    log_max_age: Option<Duration>,
+
+    /// A proxy whose X-Forwarded-For and X-Request-Id are believed: an address or a CIDR block;
+    /// repeatable.
+    #[arg(long, value_name = "CIDR")]
+    trusted_proxy: Vec<String>,
 
     /// Where the links are kept: a sqlite:, postgres: or mysql: URL.
     #[arg(
@@ -81,14 +107,17 @@ struct Options {
     debug_routes: bool,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SqlArgs {
+    Hidden,
+    Kinds,
+    Values,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    tell_in(&options);
     match run(options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -98,11 +127,35 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Sets where this program's own messages go: to standard error, those of INFO
+/// and above, or what RUST_LOG asks for.
+fn tell_in(options: &Options) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env_lossy();
+    let messages = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .with_target(false);
+    if options.json {
+        messages
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .init();
+    } else {
+        messages.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}
+
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
-    let access_log = access_log(&options)?;
+    let proxies = TrustedProxies::new(&options.trusted_proxy)?;
+    let access_log = access_log(&options)?.trusted_proxies(proxies.clone());
+    let lost_lines = access_log.failures();
     let tracer = tracer(&options)?;
     let listeners = listeners(&options.listen)?;
-    let store = Store::connect(&options.database_url, tracer).await?;
+    let story = Storyteller::new(proxies, listeners.generation());
+    let store = Store::connect(&options.database_url, tracer, options.slow_query).await?;
     info!(
         "links are kept in {}",
         without_password(&options.database_url)
@@ -114,8 +167,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     if options.debug_routes {
         app = app.merge(debug_router(store.clone()));
     }
-    let app: Router = with_problems(app).layer(access_log);
-    let served = serve(listeners, app)
+    let served = serve(listeners, story.tell(with_problems(app), access_log))
         .drain(drain)
         .drain_timeout(options.drain_timeout)
         .await?;
@@ -123,16 +175,23 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         warn!("{} connections were cut by --drain-timeout", served.cut);
     }
     store.close().await;
+    if lost_lines.count() > 0 {
+        warn!("{} lines of the access log were lost", lost_lines.count());
+    }
     Ok(())
 }
 
 fn access_log(options: &Options) -> Result<AccessLogLayer, Box<dyn Error>> {
-    let format = options.log_format.clone();
+    let format = match options.json {
+        true => STORY_JSON.parse::<LogFormat>()?.with_escape(Escape::Json),
+        false => options.log_format.clone(),
+    };
     let layer = if is_standard_output(&options.access_log) {
         info!("access log on the standard output");
         AccessLogLayer::new(format, SharedWriter::new(std::io::stdout()))
     } else {
-        let logs = rotating("access log", &options.access_log, &options.access_log_link)?;
+        let (files, link) = (&options.access_log, &options.access_log_link);
+        let logs = rotating("access log", files, link, options)?;
         AccessLogLayer::new(format, SharedWriter::new(logs))
     };
     Ok(layer.connection(|extensions| {
@@ -149,24 +208,53 @@ fn access_log(options: &Options) -> Result<AccessLogLayer, Box<dyn Error>> {
 }
 
 fn tracer(options: &Options) -> Result<SharedTracer, Box<dyn Error>> {
-    let slow = options.slow_query;
-    if is_standard_output(&options.sql_log) {
+    let out: Box<dyn Write + Send> = if is_standard_output(&options.sql_log) {
         info!("SQL log on the standard output");
-        return Ok(writer(std::io::stdout())
+        Box::new(std::io::stdout())
+    } else {
+        let (files, link) = (&options.sql_log, &options.sql_log_link);
+        Box::new(rotating("SQL log", files, link, options)?)
+    };
+    let args = match options.sql_args {
+        SqlArgs::Hidden => ArgsMode::Hidden,
+        SqlArgs::Kinds => ArgsMode::Kinds,
+        SqlArgs::Values => ArgsMode::Values {
+            max: LONGEST_ARGUMENT,
+        },
+    };
+    Ok(match options.json {
+        true => json(out).args(args).shared(),
+        false => writer(out)
             .timestamps()
-            .mark_slow(slow)
-            .shared());
-    }
-    let logs = rotating("SQL log", &options.sql_log, &options.sql_log_link)?;
-    Ok(writer(logs).timestamps().mark_slow(slow).shared())
+            .mark_slow(options.slow_query)
+            .args(args)
+            .shared(),
+    })
 }
 
 fn is_standard_output(pattern: &Path) -> bool {
     pattern.as_os_str() == "-"
 }
 
-fn rotating(what: &str, pattern: &Path, link: &Path) -> Result<RotateLogs, Box<dyn Error>> {
-    let logs = RotateLogs::builder(pattern).link(link).build()?;
+fn rotating(
+    what: &'static str,
+    pattern: &Path,
+    link: &Path,
+    options: &Options,
+) -> Result<RotateLogs, Box<dyn Error>> {
+    let mut logs = RotateLogs::builder(pattern)
+        .link(link)
+        .on_event(move |event| match event {
+            Event::Failed { .. } | Event::Recovered { .. } => warn!("{what}: {event}"),
+            _ => debug!("{what}: {event}"),
+        });
+    if let Some(bytes) = options.rotate_bytes {
+        logs = logs.rotate_at_bytes(bytes);
+    }
+    if let Some(age) = options.log_max_age {
+        logs = logs.max_age(age);
+    }
+    let logs = logs.build()?;
     info!("{what} in {}", logs.current_path().display());
     Ok(logs)
 }
@@ -188,14 +276,13 @@ fn listeners(specs: &[String]) -> Result<Listeners, Box<dyn Error>> {
     Ok(listeners)
 }
 
-fn log_format(text: &str) -> Result<LogFormat, String> {
+fn log_format(text: &str) -> Result<LogFormat, ParseError> {
     match text {
         "common" => Ok(LogFormat::common()),
         "combined" => Ok(LogFormat::combined()),
         "vhost_combined" => Ok(LogFormat::vhost_combined()),
-        _ => text
-            .parse()
-            .map_err(|error: apache_logformat::ParseError| error.to_string()),
+        "story" => STORY.parse(),
+        _ => text.parse(),
     }
 }
 
@@ -223,3 +310,6 @@ fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+/// In bytes of the SQL log, with `--sql-args values`.
+const LONGEST_ARGUMENT: usize = 256;

@@ -6,3 +6,4 @@ mod deploy;
 mod deploy_files;
 mod program;
 mod standalone;
+mod story;

@@ -70,8 +70,20 @@ impl Program {
 
     pub(crate) fn wait_for_address(&mut self) -> SocketAddr {
         self.wait_for_line("that it serves", |line| {
-            line.split_once("serving address=")?.1.parse().ok()
+            let address = match line.split_once("serving address=") {
+                Some((_, address)) => address,
+                None => line.split_once("\"serving\",\"address\":\"")?.1,
+            };
+            address.trim_end_matches("\"}").parse().ok()
         })
+    }
+
+    /// What it has said on standard error, when it has ended.
+    pub(crate) fn said(&mut self) -> &[String] {
+        while let Ok(line) = self.lines.recv_timeout(DEADLINE) {
+            self.seen.push(line);
+        }
+        &self.seen
     }
 
     pub(crate) fn id(&self) -> libc::pid_t {
