@@ -37,6 +37,11 @@ fn let_run(load: &Running) {
     eventually("requests are made", || load.requests() >= until);
 }
 
+fn let_streams_run(load: &http2::Load) {
+    let until = load.requests() + size("HOT_DEPLOY_REQUESTS", 300);
+    eventually("requests are made", || load.requests() >= until);
+}
+
 /// The number behind `before` in a line.
 fn number_after(line: &str, before: &str) -> u32 {
     let rest = line.split(before).nth(1).unwrap();
@@ -170,9 +175,8 @@ fn in_place_upgrades_lose_no_http2_stream() {
     );
     let load = http2::Load::start(address(&service));
     let mut old = service.pid();
-    let until = |requests| eventually("requests are made", || load.requests() >= requests);
     for switch in 1..=switches() {
-        until(load.requests() + size("HOT_DEPLOY_REQUESTS", 300));
+        let_streams_run(&load);
         send(old, Signal::SIGUSR2);
         let new = number_after(
             &service.wait_for_count("has taken over", switch as usize),
@@ -181,19 +185,33 @@ fn in_place_upgrades_lose_no_http2_stream() {
         eventually("the old process ends", || process::is_gone(old));
         old = new;
     }
-    until(load.requests() + size("HOT_DEPLOY_REQUESTS", 300));
-    let (requests, connections, failures) = load.stop();
-    eprintln!(
-        "HTTP/2, {} switches: {requests} requests on {connections} connections, {} failed",
-        switches(),
-        failures.len()
-    );
-    assert!(failures.is_empty(), "{failures:?}");
-    assert!(
-        connections >= 8 * (1 + switches()),
-        "every generation has had connections: {connections}"
-    );
+    let_streams_run(&load);
+    finish_streams("in-place upgrades", load);
     send(old, Signal::SIGTERM);
+}
+
+/// Perl's start_server, with a socket of its own.
+fn perls_start_server() -> Service {
+    let mut start_server = Command::new("start_server");
+    start_server.args(["--port=127.0.0.1:0", "--interval=1", "--"]);
+    child::append(&mut start_server, &program());
+    Service::start(&mut start_server)
+}
+
+fn worker(service: &Service, number: u64) -> u32 {
+    let line = service.wait_for_count("starting new worker", number as usize);
+    number_after(&line, "worker ")
+}
+
+/// Returns the new worker when the old ones have been told to end.
+fn hang_up(service: &Service, switch: u64) -> u32 {
+    service.signal(Signal::SIGHUP);
+    let new = worker(service, switch + 1);
+    service.wait_for_count(
+        "new worker is now running, sending TERM to old workers",
+        switch as usize,
+    );
+    new
 }
 
 #[test]
@@ -201,35 +219,40 @@ fn hups_of_perls_start_server_lose_no_request() {
     if !child::has("start_server") {
         return;
     }
-    let worker = program();
-    let mut start_server = Command::new("start_server");
-    start_server.args(["--port=127.0.0.1:0", "--interval=1", "--"]);
-    child::append(&mut start_server, &worker);
-    let mut service = Service::start(&mut start_server);
+    let mut service = perls_start_server();
     let address = address(&service);
-    let worker = |number| {
-        number_after(
-            &service.wait_for_count("starting new worker", number as usize),
-            "worker ",
-        )
-    };
-    let mut old = worker(1);
+    let mut old = worker(&service, 1);
     let socket = listening_socket(old, address.port());
     let load = Load::new(Target::Tcp(address)).start();
     let mut times = Times::default();
     for switch in 1..=switches() {
         let_run(&load);
-        service.signal(Signal::SIGHUP);
-        let new = worker(switch + 1);
-        service.wait_for_count(
-            "new worker is now running, sending TERM to old workers",
-            switch as usize,
-        );
+        let new = hang_up(&service, switch);
         times.wait_for_the_end_of(old, &socket, Instant::now());
         old = new;
     }
     let_run(&load);
     finish("HUPs of Perl's start_server", load, times);
+    service.signal(Signal::SIGTERM);
+    assert!(service.wait().success());
+}
+
+#[test]
+fn hups_of_perls_start_server_lose_no_http2_stream() {
+    if !child::has("start_server") {
+        return;
+    }
+    let mut service = perls_start_server();
+    let load = http2::Load::start(address(&service));
+    let mut old = worker(&service, 1);
+    for switch in 1..=switches() {
+        let_streams_run(&load);
+        let new = hang_up(&service, switch);
+        eventually("the old process ends", || process::is_gone(old));
+        old = new;
+    }
+    let_streams_run(&load);
+    finish_streams("HUPs of Perl's start_server", load);
     service.signal(Signal::SIGTERM);
     assert!(service.wait().success());
 }
@@ -242,5 +265,19 @@ fn finish(name: &str, load: Running, mut times: Times) {
         report.generations().len() as u64,
         1 + switches(),
         "every generation has answered"
+    );
+}
+
+fn finish_streams(name: &str, load: http2::Load) {
+    let (requests, connections, failures) = load.stop();
+    eprintln!(
+        "{name}, HTTP/2, {} switches: {requests} requests on {connections} connections, {} failed",
+        switches(),
+        failures.len()
+    );
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(
+        connections >= 8 * (1 + switches()),
+        "every generation has had connections: {connections}"
     );
 }
