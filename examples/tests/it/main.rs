@@ -5,5 +5,6 @@ mod databases;
 mod deploy;
 mod deploy_files;
 mod program;
+mod small;
 mod standalone;
 mod story;

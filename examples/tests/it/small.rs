@@ -1,0 +1,98 @@
+//! The small programs, each run once.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::client::get;
+use crate::program::{Program, eventually};
+use crate::standalone::read_lines;
+
+#[test]
+fn access_log_prints_a_line_per_request_and_failures_apart() {
+    let dir = TempDir::new().unwrap();
+    let out = dir.path().join("out");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_access-log"));
+    command.env("BIND_ADDR", "127.0.0.1:0");
+    let mut program = Program::start_with_output(command, std::fs::File::create(&out).unwrap());
+    let address = eventually("its address", || {
+        let first = read_lines(&out).into_iter().next()?;
+        first.strip_prefix("listening on http://")?.parse().ok()
+    });
+    assert_eq!(get(address, "/").body, "hello\n");
+    assert_eq!(get(address, "/broken").status, 500);
+    program.wait_for_line("the failure", |line| {
+        (line == "failed: GET /broken HTTP/1.1 500").then_some(())
+    });
+    let lines = eventually("two lines", || {
+        let lines = read_lines(&out);
+        (lines.len() == 3).then_some(lines)
+    });
+    assert!(lines[1].starts_with("127.0.0.1 - - ["), "{}", lines[1]);
+    let (_, tail) = lines[1].split_once("] ").unwrap();
+    let time = tail.strip_prefix(r#""GET / HTTP/1.1" 200 6 "-" "-" "#);
+    assert!(time.is_some_and(|t| t.parse::<u64>().is_ok()), "{tail}");
+}
+
+#[test]
+fn access_log_refuses_a_wrong_format_and_shows_the_place() {
+    let output = Command::new(env!("CARGO_BIN_EXE_access-log"))
+        .env("LOG_FORMAT", "%h %Z")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("directive %Z"), "{stderr}");
+}
+
+#[test]
+fn rotating_log_keeps_five_files_and_compresses_the_old_ones() {
+    let dir = TempDir::new().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_rotating-log"))
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.starts_with("1000 records, 0 dropped, all compressed: true\n"),
+        "{said}"
+    );
+    let last = read_lines(&dir.path().join("app.log"));
+    assert!(
+        last.last()
+            .unwrap()
+            .ends_with("something happened number=1000"),
+        "{last:?}"
+    );
+    let names: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "app.log")
+        .collect();
+    let compressed = names.iter().filter(|name| name.ends_with(".gz")).count();
+    assert_eq!((names.len(), compressed), (5, 4), "{names:?}");
+}
+
+#[test]
+fn traced_queries_shows_time_arguments_slow_ones_and_failures() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_traced-queries"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut stdout = program.stdout.take().unwrap();
+    stdout.read_to_string(&mut said).unwrap();
+    assert!(program.wait().unwrap().success());
+    for part in [
+        "Open (",
+        "Exec: INSERT INTO users (name) VALUES (?); args = [\"Mary \\\"Kay\\\"\"] (",
+        "Query: SELECT name FROM users WHERE id > ?; args = [1]; request = \"request-1\" (",
+        "; slow; request = \"request-1\" (",
+        "Exec: SELECT nope; args = []; err = \"SQLite 1: no such column: nope\" (",
+        "request-1: 2 statements, ",
+        "Close (",
+    ] {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
+    }
+}
