@@ -11,12 +11,17 @@
 //! | `BIND_ADDR` | where to listen | `127.0.0.1:8080` |
 //! | `LOG_FORMAT` | Apache's LogFormat of the lines on standard output | combined, and `%D` |
 
-#![expect(clippy::print_stdout, reason = "it shows what happens")]
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "it shows what happens"
+)]
 
 use std::env;
 use std::error::Error;
 use std::io::{stderr, stdout};
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 use apache_logformat::{AccessLogLayer, LogFormat, Output, SharedWriter};
 use axum::Router;
@@ -25,7 +30,17 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("access-log: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let address = env::var("BIND_ADDR").unwrap_or_else(|_| "127.0.0.1:8080".into());
     let format: LogFormat = match env::var("LOG_FORMAT") {
         Ok(text) => text.parse()?,
