@@ -81,6 +81,8 @@ mod detach;
 mod drain;
 #[cfg(feature = "cli")]
 mod failure;
+#[cfg(feature = "cli")]
+mod fleet;
 mod inherit;
 mod listeners;
 #[cfg(feature = "cli")]
