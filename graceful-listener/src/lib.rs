@@ -107,6 +107,8 @@ mod sockets;
 mod spec;
 #[cfg(feature = "cli")]
 mod starter;
+#[cfg(feature = "cli")]
+mod succession;
 mod upgrade;
 #[cfg(feature = "cli")]
 mod variables;

@@ -16,12 +16,12 @@ use crate::process::{
     Cgroup, Exit, Process, Reaped, Signal, Spawn, SpawnError, Step, reap_stranger,
 };
 use crate::sockets::Sockets;
+use crate::succession::{Invocation, Trial};
 use crate::watch::{Event, Watch};
 
 use self::activation::Activation;
 use self::environment::Environment;
 pub(crate) use self::handover::RESUME;
-use self::handover::{Invocation, Trial};
 use self::options::Options;
 use self::record::Record;
 use self::status_file::StatusFile;

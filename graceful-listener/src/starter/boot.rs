@@ -9,7 +9,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::activation::Activation;
 use super::environment::{self, Environment};
-use super::handover::{self, Invocation};
+use super::handover;
 use super::options::{LogTarget, OpenFiles, Options};
 use super::orphans;
 use super::record::Record;
@@ -28,6 +28,7 @@ use crate::pid_file::PidFile;
 use crate::ports::PortName;
 use crate::process::{Cgroup, Side, Signal, detach};
 use crate::sockets::{self, PortSpec, Sockets, Source};
+use crate::succession::Invocation;
 use crate::watch::Watch;
 
 impl Starter {

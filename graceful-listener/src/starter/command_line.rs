@@ -10,6 +10,7 @@ use super::arguments::{Arguments, Opt, UsageError, Value};
 use super::control::{Request, Target};
 use super::options::{LogTarget, OpenFiles, Options, WAIT_READY};
 use super::{Starter, handover};
+use crate::succession::Invocation;
 
 /// Runs the program `start_server` with these arguments, the first of which is
 /// its own name, and returns its exit code.
@@ -115,13 +116,15 @@ impl Command {
                     ExitCode::FAILURE
                 }
             },
-            Self::Start(options) => match Starter::main(*options, handover::invocation(args)) {
-                Ok(code) => code,
-                Err(failure) => {
-                    complain(&failure);
-                    ExitCode::from(failure.code())
+            Self::Start(options) => {
+                match Starter::main(*options, Invocation::new(args, "start_server")) {
+                    Ok(code) => code,
+                    Err(failure) => {
+                        complain(&failure);
+                        ExitCode::from(failure.code())
+                    }
                 }
-            },
+            }
         }
     }
 }

@@ -1,13 +1,7 @@
-use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, PipeReader, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
-
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::record::{FailureRecord, FileRecord, LogRecord, Record, SocketRecord, WorkerRecord};
 use super::status_file::StatusFile;
@@ -20,26 +14,9 @@ use crate::moment::Moment;
 use crate::notify::NotifyReceiver;
 use crate::pid_file::PidFile;
 use crate::ports::PortName;
-use crate::process::{Cgroup, Process, Signal, Spawn};
+use crate::process::{Cgroup, Process};
 use crate::sockets::{Held, SocketFile, Sockets};
-
-/// How this program was called, to be called again.
-#[derive(Clone, Debug)]
-pub(crate) struct Invocation {
-    /// The file found under the name by which it was called; a link is not
-    /// followed, so that what it leads to may change.
-    pub(crate) program: PathBuf,
-    /// All arguments, with the name.
-    pub(crate) args: Vec<OsString>,
-}
-
-/// A new program that is being asked whether it can take over.
-#[derive(Debug)]
-pub(crate) struct Trial {
-    process: Process,
-    answer: PipeReader,
-    deadline: Moment,
-}
+use crate::succession::{Succession, Verdict, refusal};
 
 impl Starter {
     /// Asks the program that is now under our name whether it can go on with our
@@ -53,83 +30,33 @@ impl Starter {
             "received USR2, trying {}",
             self.invocation.program.display()
         ));
-        match self.try_program() {
+        let trial = self
+            .record()
+            .write()
+            .and_then(|record| SUCCESSION.try_program(&self.invocation, &record))
+            .and_then(|trial| self.watch(&trial.process).map(|()| trial));
+        match trial {
             Ok(trial) => self.trial = Some(trial),
-            Err(error) => self.log.line(format_args!(
-                "failed to execute {}: {}; going on with the old program",
-                self.invocation.program.display(),
-                reason(&error)
-            )),
+            Err(error) => self.log.line(refusal(&self.invocation, &error)),
         }
-    }
-
-    fn try_program(&self) -> io::Result<Trial> {
-        let record = self.record().write()?;
-        let (answer, writer) = io::pipe()?;
-        let mut args = vec![OsString::from(format!("--{CHECK}={CHECK_DESCRIPTOR}"))];
-        args.extend(self.invocation.args.iter().skip(1).cloned());
-        let env: Vec<_> = std::env::vars_os()
-            .filter(|(name, _)| name != RESUME)
-            .collect();
-        let descriptors: [(BorrowedFd<'_>, RawFd); 2] =
-            [(writer.as_fd(), 1), (record.as_fd(), CHECK_DESCRIPTOR)];
-        let process = Spawn {
-            descriptors: &descriptors,
-            death_signal: Some(Signal::KILL),
-            ..Spawn::new(self.invocation.program.as_os_str(), &args, &env)
-        }
-        .spawn()?;
-        self.watch(&process)?;
-        Ok(Trial {
-            process,
-            answer,
-            deadline: Moment::now() + TRIAL_TIME,
-        })
     }
 
     /// Looks whether the new program has answered, and makes way for it if it has.
     pub(crate) fn conclude_upgrade(&mut self) {
-        let Some(trial) = &self.trial else {
-            return;
-        };
-        let late = trial.deadline <= Moment::now();
-        if late {
-            // It fails only for one that has ended already.
-            let _ = trial.process.signal_group(Signal::KILL);
-        }
-        let exit = match trial.process.try_wait() {
-            Ok(None) if !late => return,
-            Ok(exit) => exit,
-            Err(_) => None,
-        };
-        let Some(mut trial) = self.trial.take() else {
-            return;
-        };
-        let mut answer = String::new();
-        let answered =
-            !late && trial.answer.read_to_string(&mut answer).is_ok() && answer == ANSWER;
-        if !answered {
-            let how = match exit {
-                _ if late => format!("did not answer within {} secs", TRIAL_TIME.as_secs()),
-                Some(exit) => exit.to_string(),
-                None => "did not answer".into(),
-            };
-            self.log.line(format_args!(
-                "{} cannot take over: it {how}; going on with the old program",
+        match SUCCESSION.verdict(&mut self.trial) {
+            None => {}
+            Some(Verdict::Unable(why)) => self.log.line(format_args!(
+                "{} cannot take over: it {why}; going on with the old program",
                 self.invocation.program.display()
-            ));
-            return;
+            )),
+            Some(Verdict::Able) if self.candidate.is_some() || self.kill_old_at.is_some() => {
+                self.upgrade = true;
+            }
+            Some(Verdict::Able) => {
+                let error = self.execute();
+                self.log.line(refusal(&self.invocation, &error));
+            }
         }
-        if self.candidate.is_some() || self.kill_old_at.is_some() {
-            self.upgrade = true;
-            return;
-        }
-        let error = self.execute();
-        self.log.line(format_args!(
-            "failed to execute {}: {}; going on with the old program",
-            self.invocation.program.display(),
-            reason(&error)
-        ));
     }
 
     pub(crate) fn trial_deadline(&self) -> Option<Moment> {
@@ -152,7 +79,6 @@ impl Starter {
         ));
         let mut kept: Vec<BorrowedFd<'_>> =
             self.sockets.iter().map(|held| held.fd.as_fd()).collect();
-        kept.push(record.as_fd());
         kept.extend(self.pid_file.as_ref().map(AsFd::as_fd));
         kept.extend(self.readiness.as_ref().map(AsFd::as_fd));
         if let Some(log) = &self.log_command {
@@ -163,25 +89,7 @@ impl Starter {
                 log.output[1].as_fd(),
             ]);
         }
-        let keep = |flag: FdFlag| {
-            kept.iter()
-                .try_for_each(|fd| fcntl(fd, FcntlArg::F_SETFD(flag)).map(drop))
-        };
-        if let Err(errno) = keep(FdFlag::empty()) {
-            return errno.into();
-        }
-        let mut command = Command::new(&self.invocation.program);
-        if let Some((name, args)) = self.invocation.args.split_first() {
-            command.arg0(name).args(args);
-        }
-        command.env(
-            RESUME,
-            format!("{}:{}", std::process::id(), record.as_raw_fd()),
-        );
-        // Signals stay blocked, and those that come meanwhile stay pending.
-        let error = command.exec();
-        let _ = keep(FdFlag::FD_CLOEXEC);
-        error
+        SUCCESSION.execute(&self.invocation, &record, kept)
     }
 
     /// Writes down everything the next program, or whoever asks, has to know.
@@ -376,14 +284,7 @@ pub(crate) fn take_up_readiness(record: &Record) -> io::Result<Option<NotifyRece
 
 /// Returns the state that the program that executed this one has left to it.
 pub(crate) fn left_to_us() -> Option<Result<Record, Failure>> {
-    let text = std::env::var(RESUME).ok()?;
-    let (pid, fd) = text.split_once(':')?;
-    // In any other process it has leaked from somewhere, and means nothing.
-    if pid.parse() != Ok(std::process::id()) {
-        return None;
-    }
-    let fd = fd.parse().ok()?;
-    let record = descriptor::inherited(fd).and_then(|fd| Record::read(File::from(fd)));
+    let record = SUCCESSION.left_to_us()?.and_then(Record::read);
     Some(record.map_err(|error| Failure::io("failed to read the state to go on with", &error)))
 }
 
@@ -391,27 +292,17 @@ pub(crate) fn left_to_us() -> Option<Result<Record, Failure>> {
 pub(crate) fn check(fd: RawFd) -> Result<&'static str, Failure> {
     descriptor::inherited(fd)
         .and_then(|fd: OwnedFd| Record::read(File::from(fd)))
-        .map(|_| ANSWER)
+        .map(|_| SUCCESSION.answer)
         .map_err(|error| Failure::io("failed to read the state to go on with", &error))
 }
 
-/// Finds the program by which this one was called.
-pub(crate) fn invocation(args: Vec<OsString>) -> Invocation {
-    let name = args
-        .first()
-        .cloned()
-        .unwrap_or_else(|| "start_server".into());
-    let path = std::env::var_os("PATH");
-    let program = crate::process::find_program(&name, path.as_deref())
-        .or_else(|_| std::env::current_exe())
-        .unwrap_or_else(|_| PathBuf::from(OsStr::new("start_server")));
-    Invocation { program, args }
-}
-
+/// How start_server and its successor find each other.
+const SUCCESSION: Succession = Succession {
+    variable: RESUME,
+    option: CHECK,
+    answer: "start_server can go on\n",
+};
 /// Tells the program that this process executes next that it takes over.
 pub(crate) const RESUME: &str = "START_SERVER_RESUME";
 /// The option, not for people, that asks whether a program can take over.
 pub(crate) const CHECK: &str = "check-resume";
-const CHECK_DESCRIPTOR: RawFd = 3;
-const ANSWER: &str = "start_server can go on\n";
-const TRIAL_TIME: Duration = Duration::from_secs(10);

@@ -1,14 +1,14 @@
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::activation::Activation;
 use super::worker::Phase;
+use crate::succession;
 
 /// The state of a super-daemon, written down in memory: for whoever asks how it
 /// is doing, and for the program it executes to go on in its place.
@@ -112,19 +112,12 @@ pub(crate) struct FailureRecord {
 impl Record {
     /// Writes the record to a new file in memory, which is close-on-exec.
     pub(crate) fn write(&self) -> io::Result<OwnedFd> {
-        let fd = memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?;
-        let mut file = File::from(fd);
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.rewind()?;
-        Ok(file.into())
+        succession::write(NAME, self)
     }
 
     /// Reads what [`Record::write`] wrote.
-    pub(crate) fn read(mut file: File) -> io::Result<Self> {
-        let mut text = Vec::new();
-        file.rewind()?;
-        file.read_to_end(&mut text)?;
-        Ok(serde_json::from_slice(&text)?)
+    pub(crate) fn read(file: File) -> io::Result<Self> {
+        succession::read(file)
     }
 }
 
