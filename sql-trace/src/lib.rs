@@ -7,7 +7,6 @@ mod attributes;
 mod block_on;
 #[cfg(feature = "caller")]
 mod caller;
-mod civil;
 mod connection;
 mod database;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -63,9 +62,11 @@ pub use event::{Caller, ConnectionId, Event, Failure, Op, Outcome, Target};
 pub use json::{JsonLines, json};
 #[cfg(feature = "tower")]
 pub use layer::{QueryStatsBody, QueryStatsFuture, QueryStatsLayer, QueryStatsService};
+pub use obfuscate::obfuscate;
 pub use options::TracedPoolOptions;
 pub use pool::TracedPool;
 pub use scope::{InScope, QueryStats, trace_scope};
+pub use sql::Dialect;
 #[cfg(all(feature = "test-server", unix))]
 pub use test_server::{TestMysql, TestPostgres, TestServerError, TestServerOptions};
 #[cfg(feature = "log")]

@@ -1,7 +1,8 @@
 use std::fmt::{self, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use crate::civil;
+use chrono::{DateTime, Datelike, Timelike, Utc};
+
 use crate::duration::GoDuration;
 use crate::escape::{is_plain, write_visible_char};
 use crate::event::{Event, Outcome};
@@ -122,21 +123,25 @@ fn write_folded<W: Write>(out: &mut W, statement: &str) -> fmt::Result {
 
 /// `2024-02-29T12:34:56.000789Z`.
 pub(crate) fn write_time<W: Write>(out: &mut W, time: SystemTime) -> fmt::Result {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = since.as_secs();
-    let (year, month, day) = civil::from_days((seconds / 86_400) as i64);
+    let time = DateTime::<Utc>::from(time);
+    // Its own formatting allocates.
     write!(
         out,
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
-        seconds / 3600 % 24,
-        seconds / 60 % 60,
-        seconds % 60,
-        since.subsec_micros()
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+        time.year(),
+        time.month(),
+        time.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.timestamp_subsec_micros()
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     fn folded(statement: &str, max: usize) -> String {

@@ -1,12 +1,23 @@
 use crate::sql::{Dialect, Kind, Tokens};
 
-/// Writes a statement with `?` in place of each number and string, and without
-/// its comments, which may hold values as well.
+/// Masks the literals of a statement: each number and string becomes `?`.
 ///
-/// What is quoted as an identifier stays: `"…"` in SQLite and PostgreSQL,
-/// `` `…` `` in MySQL and SQLite, `[…]` in SQLite. In MySQL `"…"` is a string.
-pub(crate) fn obfuscate(out: &mut String, statement: &str, dialect: Dialect) {
-    out.reserve(statement.len());
+/// Comments, which may hold values as well, become a blank; but MySQL's
+/// `/*! … */`, which is run, stays. What is quoted as an identifier stays too,
+/// and what has no end is masked up to the end of the text. It is what
+/// [`Tracer::obfuscate`](crate::Tracer::obfuscate) does to each event.
+///
+/// # Examples
+///
+/// ```
+/// use sql_trace::{Dialect, obfuscate};
+///
+/// let masked = obfuscate("SELECT * FROM t WHERE name = 'it''s' -- 7", Dialect::Sqlite);
+/// assert_eq!(masked, "SELECT * FROM t WHERE name = ? ");
+/// ```
+#[must_use]
+pub fn obfuscate(statement: &str, dialect: Dialect) -> String {
+    let mut out = String::with_capacity(statement.len());
     for token in Tokens::of(statement, dialect) {
         match token.kind {
             Kind::String | Kind::Number => out.push('?'),
@@ -20,6 +31,7 @@ pub(crate) fn obfuscate(out: &mut String, statement: &str, dialect: Dialect) {
             }
         }
     }
+    out
 }
 
 #[cfg(test)]
@@ -27,12 +39,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn masked(statement: &str, dialect: Dialect) -> String {
-        let mut out = String::new();
-        obfuscate(&mut out, statement, dialect);
-        out
-    }
 
     #[test]
     fn literals_become_question_marks() {
@@ -53,6 +59,21 @@ mod tests {
                 r#"SELECT "a 1", $1, ?, ?, a[?]::int4 FROM t "#,
             ),
             (
+                "SELECT $t1$a$t1$, B'01', U&'\\0061', 1e-3, .5, a$1 FROM \"t 1\"",
+                Dialect::Postgres,
+                "SELECT ?, ?, ?, ?, ?, a$1 FROM \"t 1\"",
+            ),
+            (
+                "SELECT [a 1], `b 2`, \"c 3\", 0x1F, :d, @e, $f FROM t",
+                Dialect::Sqlite,
+                "SELECT [a 1], `b 2`, \"c 3\", ?, :d, @e, $f FROM t",
+            ),
+            (
+                "SELECT 5--5, N'a', _utf8'b', b'01', @v FROM t WHERE a = 'never ends",
+                Dialect::MySql,
+                "SELECT ?--?, ?, _utf8?, ?, @v FROM t WHERE a = ?",
+            ),
+            (
                 r#"SELECT `a 1`, "x", 'a\'b', 0x41 FROM t # 5"#,
                 Dialect::MySql,
                 "SELECT `a 1`, ?, ?, ? FROM t ",
@@ -63,7 +84,7 @@ mod tests {
                 "/*!40101 SET a = ? */",
             ),
         ] {
-            assert_eq!(masked(statement, dialect), expected);
+            assert_eq!(obfuscate(statement, dialect), expected);
         }
     }
 
@@ -101,14 +122,14 @@ mod tests {
             let secret = format!("{before}SECRET{after}");
             let literal = quote(&secret, dialect, style);
             let statement = format!("SELECT {number} AS a, {literal} AS b FROM t WHERE c = {literal}");
-            let masked = masked(&statement, dialect);
+            let masked = obfuscate(&statement, dialect);
             prop_assert_eq!(masked, "SELECT ? AS a, ? AS b FROM t WHERE c = ?");
         }
 
         #[test]
         fn masking_twice_changes_nothing(dialect in dialect(), statement in any::<String>()) {
-            let once = masked(&statement, dialect);
-            prop_assert_eq!(masked(&once, dialect), once);
+            let once = obfuscate(&statement, dialect);
+            prop_assert_eq!(obfuscate(&once, dialect), once);
         }
 
         #[test]

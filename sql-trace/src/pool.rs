@@ -310,8 +310,7 @@ impl Halves<'_> {
         match self.wait.had() {
             Some(had) => {
                 let waited = had.saturating_duration_since(started);
-                self.subject
-                    .tell_if_enabled(&event(Op::Acquire, waited, Outcome::Ok));
+                self.finish_one(&event(Op::Acquire, waited, Outcome::Ok));
                 self.finish_one(&Event {
                     statement: self.statement.as_ref().map(SqlStr::as_str),
                     ..event(Op::Begin, now.saturating_duration_since(had), outcome)
@@ -327,9 +326,7 @@ impl Halves<'_> {
             }
         }
     }
-}
 
-impl Halves<'_> {
     fn finish_one(&self, event: &Event<'_>) {
         if let Some(interest) = self.subject.interest(event.op) {
             self.subject.finish(interest, event);

@@ -2,11 +2,18 @@
 
 use memchr::memchr;
 
-/// Whose quoting a statement follows.
+/// Whose quoting a statement follows, with that database's default settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dialect {
+#[non_exhaustive]
+pub enum Dialect {
+    /// SQLite: identifiers in `"…"`, `` `…` `` or `[…]`. A string in double
+    /// quotes, which SQLite takes for one where no such column is, is not
+    /// told from an identifier.
     Sqlite,
+    /// PostgreSQL: identifiers in `"…"`; `E'…'` and `$tag$…$tag$` are strings.
     Postgres,
+    /// MySQL and MariaDB: identifiers in `` `…` ``; `"…"` is a string, and a
+    /// backslash escapes.
     MySql,
 }
 
@@ -185,10 +192,9 @@ impl<'t> Tokens<'t> {
         if number > 0 {
             return (Kind::Parameter, 1 + number);
         }
-        let tag = 1 + bytes[1..]
-            .iter()
-            .take_while(|&&b| is_word(b) && b != b'$')
-            .count();
+        let tag = 1 + count(&bytes[1..], |b| {
+            (is_word(b) || b.is_ascii_digit()) && b != b'$'
+        });
         if bytes.get(tag) != Some(&b'$') {
             return (Kind::Symbol, 1);
         }
@@ -337,6 +343,8 @@ mod tests {
             (r#""a""b" x"#, Dialect::MySql, r#""a""b""#),
             ("$$a'b$$ x", Dialect::Postgres, "$$a'b$$"),
             ("$t$a$$b$t$ x", Dialect::Postgres, "$t$a$$b$t$"),
+            ("$t1$a$b$t1$ x", Dialect::Postgres, "$t1$a$b$t1$"),
+            ("$é$a$é$ x", Dialect::Postgres, "$é$a$é$"),
             ("$$ never ends", Dialect::Postgres, "$$ never ends"),
             ("'never ends", Dialect::Sqlite, "'never ends"),
             (r"'ends in \", Dialect::MySql, r"'ends in \"),

@@ -238,8 +238,7 @@ impl<T: Tracer> Tracer for Obfuscated<T> {
         let Some(statement) = event.statement else {
             return self.tracer.trace(event);
         };
-        let mut masked = String::new();
-        obfuscate(&mut masked, statement, Dialect::of(event.database.name));
+        let masked = obfuscate(statement, Dialect::of(event.database.name));
         self.tracer.trace(&Event {
             statement: Some(&masked),
             ..*event

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use chrono::{Datelike, NaiveDate};
 use sqlx::Arguments;
 use sqlx::postgres::{PgArgumentBuffer, PgArguments};
 
 use super::probe::Probe;
 use super::{ArgSource, ArgValue, Undecodable};
-use crate::civil;
 use crate::debug_text::{field, items};
 
 impl ArgSource for PgArguments {
@@ -443,7 +443,9 @@ fn write_date(out: &mut Shortened, days: i64) -> Result<(), Stop> {
         out.write_str("-infinity")?;
     } else {
         const FROM_1970: i64 = 10_957;
-        let (year, month, day) = civil::from_days(days + FROM_1970);
+        let days = i32::try_from(days + FROM_1970).map_err(|_| Stop::Malformed)?;
+        let date = NaiveDate::from_epoch_days(days).ok_or(Stop::Malformed)?;
+        let (year, month, day) = (date.year(), date.month(), date.day());
         if year > 0 {
             write!(out, "{year:04}-{month:02}-{day:02}")?;
         } else {

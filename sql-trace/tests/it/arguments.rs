@@ -656,7 +656,7 @@ async fn long_values_are_cut_with_their_size() {
     }
 }
 
-/// Random statements on a real database. `ROUND_TRIP_STATEMENTS` says how many.
+/// Random statements on a real database. `SQL_TRACE_STATEMENTS` says how many.
 async fn round_trip<DB: Types>(test: &str)
 where
     DB::Arguments: IntoArguments<DB>,
@@ -664,9 +664,9 @@ where
     let Some(scratch) = DB::scratch(test).await else {
         return;
     };
-    let statements: u64 = std::env::var("ROUND_TRIP_STATEMENTS")
+    let statements: u64 = std::env::var("SQL_TRACE_STATEMENTS")
         .map_or(1000, |n| n.parse().expect("a number of statements"));
-    let seed = std::env::var("ROUND_TRIP_SEED").map_or(7, |n| n.parse().expect("a seed"));
+    let seed = std::env::var("SQL_TRACE_SEED").map_or(7, |n| n.parse().expect("a seed"));
     let shown = Shown::<DB>::on(&scratch.url);
     let mut random = Random::new(seed);
     for n in 0..statements {
