@@ -55,8 +55,9 @@ fn place_of(frame: &Frame) -> Option<(String, u32)> {
         else {
             return;
         };
-        if !is_passed_through(&name.to_string()) {
-            place = Some((file.display().to_string(), line));
+        let file = file.display().to_string();
+        if !is_passed_through(&name.to_string()) && !is_of_a_library(&file) {
+            place = Some((file, line));
         }
     });
     place
@@ -91,6 +92,16 @@ fn is_passed_through(function: &str) -> bool {
         || first.starts_with("__")
         || first.starts_with("_")
         || CRATES.contains(&first)
+}
+
+/// Whether a file is one of the standard library, of a crate that cargo
+/// fetched, or of this one. What was inlined may have no more than a short name
+/// of its function.
+fn is_of_a_library(file: &str) -> bool {
+    file.starts_with(concat!(env!("CARGO_MANIFEST_DIR"), "/src/"))
+        || ["/rustc/", "/registry/src/", "/git/checkouts/"]
+            .iter()
+            .any(|fetched| file.contains(fetched))
 }
 
 #[cfg(test)]

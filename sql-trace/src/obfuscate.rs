@@ -13,7 +13,7 @@ use crate::sql::{Dialect, Kind, Tokens};
 /// use sql_trace::{Dialect, obfuscate};
 ///
 /// let masked = obfuscate("SELECT * FROM t WHERE name = 'it''s' -- 7", Dialect::Sqlite);
-/// assert_eq!(masked, "SELECT * FROM t WHERE name = ? ");
+/// assert_eq!(masked, "SELECT * FROM t WHERE name = ?");
 /// ```
 #[must_use]
 pub fn obfuscate(statement: &str, dialect: Dialect) -> String {
@@ -31,6 +31,7 @@ pub fn obfuscate(statement: &str, dialect: Dialect) -> String {
             }
         }
     }
+    out.truncate(out.trim_end().len());
     out
 }
 
@@ -56,7 +57,7 @@ mod tests {
             (
                 r#"SELECT "a 1", $1, $$x$$, E'a\'b', a[2]::int4 FROM t /* 5 */"#,
                 Dialect::Postgres,
-                r#"SELECT "a 1", $1, ?, ?, a[?]::int4 FROM t "#,
+                r#"SELECT "a 1", $1, ?, ?, a[?]::int4 FROM t"#,
             ),
             (
                 "SELECT $t1$a$t1$, B'01', U&'\\0061', 1e-3, .5, a$1 FROM \"t 1\"",
@@ -76,7 +77,7 @@ mod tests {
             (
                 r#"SELECT `a 1`, "x", 'a\'b', 0x41 FROM t # 5"#,
                 Dialect::MySql,
-                "SELECT `a 1`, ?, ?, ? FROM t ",
+                "SELECT `a 1`, ?, ?, ? FROM t",
             ),
             (
                 "/*!40101 SET a = 'b' */",

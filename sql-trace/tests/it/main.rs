@@ -4,7 +4,13 @@
 
 mod arguments;
 mod databases;
+mod facades;
+mod hiding;
 mod random;
+mod readme;
 mod recorder;
 mod scenarios;
+mod scopes;
 mod servers;
+mod tracers;
+mod watching;

@@ -1,0 +1,631 @@
+//! The ready tracers, and how they combine.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use sql_trace::sqlite::{SqlitePool, SqlitePoolOptions};
+use sql_trace::{
+    ArgsMode, Event, Op, Outcome, TracedPool, Tracer, json, set_default_tracer, writer,
+};
+use sqlx::Executor;
+
+use crate::recorder::without_times;
+
+/// A pool on a database in memory, and one connection in it that is open.
+pub(crate) async fn pool(tracer: impl Tracer) -> SqlitePool {
+    let options = SqlitePoolOptions::new().tracer(tracer).max_connections(1);
+    options.connect("sqlite::memory:").await.unwrap()
+}
+
+/// What was written, in lines.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// The lines since the last time, without that of the pool's first
+    /// connection.
+    pub(crate) fn take(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
+        let lines = text.lines().filter(|line| !line.starts_with("Open ("));
+        lines.map(ToOwned::to_owned).collect()
+    }
+
+    /// Whether the line was written, whatever its time.
+    pub(crate) fn has(&self, line: &str) -> bool {
+        let bytes = self.0.lock().unwrap().clone();
+        let text = String::from_utf8(bytes).unwrap();
+        text.lines().any(|written| without_times(written) == line)
+    }
+
+    fn take_without_times(&self) -> Vec<String> {
+        self.take().iter().map(|line| without_times(line)).collect()
+    }
+}
+
+/// The operations that a tracer was told of.
+#[derive(Clone, Default)]
+struct Ops(Arc<Mutex<Vec<Op>>>);
+
+impl Ops {
+    fn tracer(&self) -> impl Tracer + use<> {
+        let ops = Arc::clone(&self.0);
+        move |event: &Event<'_>| ops.lock().unwrap().push(event.op)
+    }
+
+    fn take(&self) -> Vec<Op> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+#[tokio::test]
+async fn lines_are_as_go_writes_them() {
+    let log = Log::default();
+    let pool = pool(writer(log.clone()).args(ArgsMode::Values { max: 64 })).await;
+    (&pool).execute("CREATE TABLE t (a)").await.unwrap();
+    sqlx::query("INSERT INTO t VALUES (?), (?)")
+        .bind("it's \"\n")
+        .bind(vec![1u8, 255])
+        .execute(&pool)
+        .await
+        .unwrap();
+    let transaction = pool.begin().await.unwrap();
+    transaction.commit().await.unwrap();
+    (&pool).execute("SELECT nope").await.unwrap_err();
+    assert_eq!(
+        log.take_without_times(),
+        [
+            "Exec: CREATE TABLE t (a); args = [] (T)",
+            r#"Exec: INSERT INTO t VALUES (?), (?); args = ["it's \"\n", 0x01ff] (T)"#,
+            "Acquire (T)",
+            "Begin (T)",
+            "Commit (T)",
+            r#"Exec: SELECT nope; args = []; err = "SQLite 1: no such column: nope" (T)"#,
+        ]
+    );
+}
+
+#[tokio::test]
+async fn options_of_the_writer_add_to_the_line() {
+    let log = Log::default();
+    let pool = pool(writer(log.clone()).mark_slow(Duration::ZERO)).await;
+    (&pool).execute("SELECT 1").await.unwrap();
+    assert_eq!(
+        log.take_without_times(),
+        ["Open; slow (T)", "Exec: SELECT 1; args = []; slow (T)"]
+    );
+    let pool = self::pool(writer(log.clone()).mark_slow(Duration::from_secs(60))).await;
+    (&pool).execute("SELECT 1").await.unwrap();
+    assert_eq!(log.take_without_times(), ["Exec: SELECT 1; args = [] (T)"]);
+    let pool = self::pool(writer(log.clone()).mark_waits(Duration::ZERO)).await;
+    (&pool).execute("SELECT 1").await.unwrap();
+    assert_eq!(
+        log.take_without_times(),
+        ["Exec: SELECT 1; args = []; acquire = T (T)"]
+    );
+    let pool = self::pool(writer(log.clone()).max_statement(8)).await;
+    (&pool).execute("SELECT 1").await.unwrap();
+    (&pool).execute("SELECT 10").await.unwrap();
+    assert_eq!(
+        log.take_without_times(),
+        [
+            "Exec: SELECT 1; args = [] (T)",
+            "Exec: SELECT 1…(9 bytes); args = [] (T)"
+        ]
+    );
+    let pool = self::pool(writer(log.clone()).connections()).await;
+    log.take();
+    let id = pool.acquire().await.unwrap().id().unwrap();
+    (&pool).execute("SELECT 1").await.unwrap();
+    assert_eq!(
+        log.take_without_times(),
+        [
+            format!("Acquire #{id} (T)"),
+            format!("Exec #{id}: SELECT 1; args = [] (T)")
+        ]
+    );
+    let before = chrono::Utc::now();
+    let pool = self::pool(writer(log.clone()).timestamps()).await;
+    log.take();
+    (&pool).execute("SELECT 1").await.unwrap();
+    let line = log.take().remove(0);
+    let (time, line) = line.split_once(' ').unwrap();
+    assert_eq!(without_times(line), "Exec: SELECT 1; args = [] (T)");
+    assert_eq!(time.len(), "2024-02-29T12:34:56.000789Z".len(), "{time}");
+    let time: chrono::DateTime<chrono::Utc> = time.parse().unwrap();
+    let slack = chrono::TimeDelta::milliseconds(1);
+    assert!(before - slack <= time && time <= chrono::Utc::now() + slack);
+}
+
+#[tokio::test]
+async fn line_that_cannot_be_written_is_counted_and_harms_nobody() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = writer(Full);
+    let lost = lines.lost();
+    let pool = pool(lines).await;
+    (&pool).execute("SELECT 1").await.unwrap();
+    assert_eq!(lost.count(), 2, "Open and Exec");
+    let lines = json(Full);
+    let lost = lines.lost();
+    let pool = self::pool(lines).await;
+    (&pool).execute("SELECT 1").await.unwrap();
+    assert_eq!(lost.count(), 2, "Open and Exec");
+}
+
+#[tokio::test]
+async fn panicking_tracer_does_not_harm_the_statement() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let tracer = move |_: &Event<'_>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::panic::resume_unwind(Box::new("a panic without a message"));
+    };
+    let pool = pool(tracer).await;
+    let n: i64 = sqlx::query_scalar("SELECT 7")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(n, 7);
+    drop(sqlx::query("SELECT 7").fetch(&pool).next().await);
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn tracer_may_run_traced_statements_of_its_own() {
+    // Writing of a line from within the writing of a line.
+    struct Nested(Option<SqlitePool>, Log);
+    impl Write for Nested {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if let Some(pool) = self.0.take() {
+                drop(pool.try_acquire());
+            }
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let inner = pool(writer(log.clone())).await;
+    let outer = pool(writer(Nested(Some(inner), log.clone()))).await;
+    (&outer).execute("SELECT 1").await.unwrap();
+    let lines = log.take_without_times();
+    assert!(
+        lines.contains(&"Exec: SELECT 1; args = [] (T)".to_owned()),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test]
+async fn both_are_told_each_in_its_own_mode() {
+    let [values, kinds, hidden] = [(); 3].map(|()| Log::default());
+    let tracer = writer(values.clone())
+        .args(ArgsMode::Values { max: 64 })
+        .and(writer(kinds.clone()))
+        .and(writer(hidden.clone()).args(ArgsMode::Hidden));
+    let pool = pool(tracer).await;
+    let query = sqlx::query("SELECT abs(?)").bind(i64::MIN);
+    query.fetch_all(&pool).await.unwrap_err();
+    assert_eq!(
+        values.take_without_times(),
+        [concat!(
+            "Query: SELECT abs(?); args = [-9223372036854775808]; ",
+            r#"err = "SQLite 1: integer overflow" (T)"#
+        )]
+    );
+    assert_eq!(
+        kinds.take_without_times(),
+        [r#"Query: SELECT abs(?); args = [int]; err = "SQLite 1" (T)"#]
+    );
+    assert_eq!(
+        hidden.take_without_times(),
+        [r#"Query: SELECT abs(?); args = <1 hidden>; err = "SQLite 1" (T)"#]
+    );
+}
+
+/// A tracer that wants one kind of operation, and says which it was asked for.
+struct Only(Op, Ops);
+
+impl Tracer for Only {
+    fn enabled(&self, op: Op) -> bool {
+        op == self.0
+    }
+
+    fn trace(&self, event: &Event<'_>) {
+        self.1.0.lock().unwrap().push(event.op);
+    }
+}
+
+#[tokio::test]
+async fn operation_that_is_not_enabled_is_not_told() {
+    let (execs, queries, both) = (Ops::default(), Ops::default(), Ops::default());
+    let tracer = Only(Op::Exec, execs.clone())
+        .and(Only(Op::Query, queries.clone()))
+        .filter({
+            let both = both.clone();
+            move |event| {
+                both.0.lock().unwrap().push(event.op);
+                true
+            }
+        });
+    let pool = pool(tracer).await;
+    (&pool).execute("SELECT 1").await.unwrap();
+    (&pool).fetch_all("SELECT 1").await.unwrap();
+    pool.acquire().await.unwrap().ping().await.unwrap();
+    pool.begin().await.unwrap().rollback().await.unwrap();
+    drop(pool.begin().await.unwrap());
+    let _ = pool.inner();
+    assert_eq!(execs.take(), [Op::Exec]);
+    assert_eq!(queries.take(), [Op::Query]);
+    assert_eq!(
+        both.take(),
+        [Op::Exec, Op::Query],
+        "the rest is not captured"
+    );
+}
+
+#[tokio::test]
+async fn filter_keeps_what_is_wanted() {
+    let log = Log::default();
+    let tracer = writer(log.clone()).filter(|event| event.statement == Some("SELECT 2"));
+    let pool = pool(tracer).await;
+    for statement in ["SELECT 1", "SELECT 2", "SELECT 3"] {
+        (&pool).execute(statement).await.unwrap();
+    }
+    assert_eq!(log.take_without_times(), ["Exec: SELECT 2; args = [] (T)"]);
+}
+
+#[tokio::test]
+async fn slow_threshold_never_hides_what_went_wrong() {
+    let log = Log::default();
+    let pool = pool(writer(log.clone()).slow(Duration::from_secs(60))).await;
+    (&pool).execute("SELECT 1").await.unwrap();
+    assert!(log.take().is_empty());
+    (&pool).execute("SELECT nope").await.unwrap_err();
+    let mut rows = sqlx::query("SELECT 1 UNION SELECT 2").fetch(&pool);
+    rows.next().await.unwrap().unwrap();
+    drop(rows);
+    let _ = pool.inner();
+    assert_eq!(
+        log.take_without_times(),
+        [
+            r#"Exec: SELECT nope; args = []; err = "SQLite 1" (T)"#,
+            "Query: SELECT 1 UNION SELECT 2; args = []; cancelled after 1 row (T)",
+            "Untraced; the pool of sqlx was taken by TracedPool::inner (T)",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn slow_threshold_compares_the_whole_wait_and_not_the_reader() {
+    let threshold = Duration::from_millis(80);
+    let log = Log::default();
+    let pool = pool(writer(log.clone()).slow(threshold)).await;
+    // The wait for a connection counts.
+    let held = pool.acquire().await.unwrap();
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { (&pool).execute("SELECT 'waits'").await.map(drop) }
+    });
+    tokio::time::sleep(threshold * 2).await;
+    drop(held);
+    waiting.await.unwrap().unwrap();
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with("Exec: SELECT 'waits'"), "{lines:?}");
+    // The time that the reader takes over a row does not.
+    let long = Duration::from_secs(60);
+    let consumer = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&consumer);
+    let tracer = move |event: &Event<'_>| {
+        if event.op == Op::Query {
+            let elapsed = event.elapsed.unwrap();
+            keep.lock()
+                .unwrap()
+                .push((elapsed, event.consumer, event.waited()));
+        }
+    };
+    let pool = self::pool(tracer.and(writer(log.clone()).slow(long))).await;
+    let mut rows = sqlx::query("SELECT 1 UNION SELECT 2").fetch(&pool);
+    while let Some(row) = rows.next().await {
+        row.unwrap();
+        tokio::time::sleep(threshold).await;
+    }
+    drop(rows);
+    assert!(log.take().is_empty());
+    let [(elapsed, reader, waited)] = consumer.lock().unwrap()[..] else {
+        panic!("one event");
+    };
+    assert!(reader >= threshold * 2, "{reader:?}");
+    assert!(waited >= elapsed);
+}
+
+#[tokio::test]
+async fn one_in_n_successes_is_kept_and_every_failure() {
+    let log = Log::default();
+    let pool = pool(writer(log.clone()).sample(3)).await;
+    // The first of three was the opening.
+    for _ in 0..7 {
+        (&pool).execute("SELECT 1").await.unwrap();
+        (&pool).execute("SELECT nope").await.unwrap_err();
+    }
+    let lines = log.take();
+    let failed = lines.iter().filter(|line| line.contains("err = ")).count();
+    assert_eq!((failed, lines.len()), (7, 9), "{lines:?}");
+}
+
+#[test]
+#[should_panic(expected = "cannot keep one in 0 events")]
+fn none_in_none_cannot_be_kept() {
+    let _ = writer(io::sink()).sample(0);
+}
+
+#[tokio::test]
+async fn obfuscated_statement_shows_no_literal() {
+    let log = Log::default();
+    let pool = pool(writer(log.clone()).obfuscate()).await;
+    (&pool)
+        .execute("SELECT 42, 'it''s', x'41' AS \"a 1\" -- 7")
+        .await
+        .unwrap();
+    pool.begin().await.unwrap().commit().await.unwrap();
+    assert_eq!(
+        log.take_without_times(),
+        [
+            "Exec: SELECT ?, ?, ? AS \"a 1\"; args = [] (T)",
+            "Acquire (T)",
+            "Begin (T)",
+            "Commit (T)"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn shared_tracer_serves_several_pools() {
+    let log = Log::default();
+    let shared = writer(log.clone()).args(ArgsMode::Hidden).shared();
+    for n in 0..2 {
+        let pool = pool(shared.clone()).await;
+        sqlx::query("SELECT ?")
+            .bind(n)
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    let line = "Exec: SELECT ?; args = <1 hidden> (T)";
+    assert_eq!(log.take_without_times(), [line, line]);
+}
+
+/// What the default tracer wrote, which all tests share.
+pub(crate) fn default_log() -> Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    let set = || {
+        let log = Log::default();
+        set_default_tracer(writer(log.clone())).unwrap();
+        log
+    };
+    LOG.get_or_init(set).clone()
+}
+
+#[tokio::test]
+async fn pool_without_a_tracer_tells_the_default_one() {
+    let log = default_log();
+    let pool = SqlitePool::connect("sqlite::memory:").await.unwrap();
+    (&pool).execute("SELECT 'by default'").await.unwrap();
+    assert!(log.has("Exec: SELECT 'by default'; args = [] (T)"));
+    assert!(set_default_tracer(|_: &Event<'_>| ()).is_err(), "it is set");
+}
+
+#[tokio::test]
+async fn existing_pool_is_traced_through_the_new_handle() {
+    let ops = Ops::default();
+    let raw = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
+    let pool = TracedPool::new(raw.clone(), ops.tracer());
+    raw.execute("SELECT 1").await.unwrap();
+    (&pool).execute("SELECT 1").await.unwrap();
+    pool.begin().await.unwrap().commit().await.unwrap();
+    assert!(matches!(
+        ops.take()[..],
+        // Where the one ends and the other begins is not known.
+        [Op::Exec, Op::Begin, Op::Commit]
+    ));
+}
+
+#[tokio::test]
+async fn hooks_of_the_program_run_and_openings_are_seen() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (connects, acquires, releases) = (calls.clone(), calls.clone(), calls.clone());
+    let ops = Ops::default();
+    let pool = SqlitePoolOptions::new()
+        .tracer(ops.tracer())
+        .max_connections(1)
+        .after_connect(move |_, _| {
+            connects.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(()) })
+        })
+        .before_acquire(move |_, _| {
+            acquires.fetch_add(10, Ordering::Relaxed);
+            Box::pin(async { Ok(true) })
+        })
+        .after_release(move |_, _| {
+            releases.fetch_add(100, Ordering::Relaxed);
+            Box::pin(async { Ok(true) })
+        })
+        .connect("sqlite::memory:")
+        .await
+        .unwrap();
+    (&pool).execute("SELECT 1").await.unwrap();
+    // It had to be released first.
+    (&pool).execute("SELECT 1").await.unwrap();
+    pool.close().await;
+    assert_eq!(ops.take(), [Op::Open, Op::Exec, Op::Exec, Op::Close]);
+    let calls = calls.load(Ordering::Relaxed);
+    assert_eq!(calls % 10, 1, "opened once");
+    assert!(calls / 10 % 10 >= 1 && calls >= 100, "{calls}");
+}
+
+#[tokio::test]
+async fn hooks_that_hide_openings_are_told_as_untraced() {
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&notes);
+    let pool = SqlitePoolOptions::new()
+        .tracer(move |event: &Event<'_>| {
+            let note = event.note.map(ToOwned::to_owned);
+            keep.lock().unwrap().push((event.op, note));
+        })
+        .configure(|options| options.after_connect(|_, _| Box::pin(async { Ok(()) })))
+        .max_connections(1)
+        .connect("sqlite::memory:")
+        .await
+        .unwrap();
+    (&pool).execute("SELECT 1").await.unwrap();
+    let notes = notes.lock().unwrap();
+    let note = "hooks set by TracedPoolOptions::configure hide the opening of connections";
+    assert_eq!(
+        notes[..],
+        [(Op::Untraced, Some(note.to_owned())), (Op::Exec, None)]
+    );
+}
+
+#[tokio::test]
+async fn json_lines_hold_every_fact() {
+    let log = Log::default();
+    let tracer = json(log.clone()).args(ArgsMode::Values { max: 6 });
+    let pool = pool(tracer).await;
+    let opened: serde_json::Value = serde_json::from_str(&log.take()[0]).unwrap();
+    assert_eq!(opened["op"], "Open");
+    let connection = opened["connection"].clone();
+    assert!(connection.is_u64());
+    sqlx::query("SELECT ?, ?, ?, ?, ?, ?, ?")
+        .bind(-1)
+        .bind(1.5)
+        .bind("a\n\"é\"")
+        .bind("too long a text")
+        .bind(vec![0u8, 255])
+        .bind(None::<i64>)
+        .bind(f64::INFINITY)
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+    let line = log.take().remove(0);
+    let mut fact: serde_json::Value = serde_json::from_str(&line).unwrap();
+    for key in ["elapsed", "acquire", "first_row"] {
+        let seconds = fact[key].take().as_f64().unwrap();
+        assert!((0.0..60.0).contains(&seconds), "{key}: {seconds}");
+    }
+    let time = fact["time"].take();
+    let time: chrono::DateTime<chrono::Utc> = time.as_str().unwrap().parse().unwrap();
+    assert!((chrono::Utc::now() - time).num_seconds().abs() < 60);
+    assert_eq!(
+        fact,
+        serde_json::json!({
+            "time": null, "elapsed": null, "acquire": null, "first_row": null,
+            "op": "Query", "database": "SQLite", "namespace": fact["namespace"],
+            "connection": connection, "statement": "SELECT ?, ?, ?, ?, ?, ?, ?",
+            "args": [-1, 1.5, "a\n\"é\"", "\"too lo\"…(15 bytes)", "0x00ff", null, "inf"],
+            "outcome": "ok", "rows_returned": 1,
+        })
+    );
+    (&pool).execute("SELECT nope").await.unwrap_err();
+    let failed: serde_json::Value = serde_json::from_str(&log.take()[0]).unwrap();
+    assert_eq!(failed["outcome"], "error");
+    assert_eq!(failed["code"], "1");
+    assert_eq!(failed["error"], "SQLite 1: no such column: nope");
+    assert_eq!(failed["args"], serde_json::json!([]));
+    assert_eq!(
+        failed.get("first_row"),
+        None,
+        "what there is not is left out"
+    );
+}
+
+#[tokio::test]
+async fn json_shows_kinds_unless_told_otherwise() {
+    let log = Log::default();
+    let pool = pool(json(log.clone())).await;
+    log.take();
+    let query = sqlx::query("SELECT ?, ?").bind("hunter2").bind(7);
+    query.execute(&pool).await.unwrap();
+    let line = log.take().remove(0);
+    assert!(!line.contains("hunter2"), "{line}");
+    let fact: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(fact["args"], serde_json::json!(["text(7)", "int"]));
+}
+
+#[tokio::test]
+async fn caller_is_the_line_that_waited() {
+    let places = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&places);
+    let tracer = move |event: &Event<'_>| {
+        if let (Op::Exec | Op::Query, Some(caller)) = (event.op, event.caller) {
+            keep.lock().unwrap().push(caller.to_string());
+        }
+    };
+    let log = Log::default();
+    let pool = pool(tracer.and(writer(log.clone())).caller()).await;
+    let query = sqlx::query("SELECT ?").bind(1);
+    let first = line!() + 1;
+    (&pool).execute("SELECT 1").await.unwrap();
+    query.fetch_one(&pool).await.unwrap();
+    let places = std::mem::take(&mut *places.lock().unwrap());
+    let here: Vec<bool> = places
+        .iter()
+        .zip([first, first + 1])
+        .map(|(place, line)| place.ends_with(&format!("tests/it/tracers.rs:{line}")))
+        .collect();
+    assert_eq!(here, [true, true], "{places:?}, from line {first} on");
+    let line = log.take().pop().unwrap();
+    assert!(line.contains(&format!("; at {} (", places[1])), "{line}");
+}
+
+#[tokio::test]
+async fn outcome_has_a_word_for_each_end() {
+    let words = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&words);
+    let tracer = move |event: &Event<'_>| {
+        if !matches!(event.op, Op::Open | Op::Acquire | Op::Begin) {
+            let failure = event.outcome.failure().map(|failure| failure.kind());
+            keep.lock().unwrap().push((event.outcome.as_str(), failure));
+        }
+        assert!(!matches!(event.outcome, Outcome::Running));
+    };
+    let pool = pool(tracer).await;
+    (&pool).execute("SELECT 1").await.unwrap();
+    (&pool).execute("SELECT nope").await.unwrap_err();
+    drop(pool.begin().await.unwrap());
+    drop(sqlx::query("SELECT 1").fetch(&pool).next().await);
+    assert_eq!(
+        words.lock().unwrap()[..],
+        [
+            ("ok", None),
+            ("error", Some("database error")),
+            ("on_drop", None),
+            ("cancelled", None)
+        ]
+    );
+}
