@@ -20,8 +20,7 @@ use clap::{Parser, ValueEnum};
 use examples::{STORY, STORY_JSON, Store, Storyteller, debug_router, router, with_problems};
 use file_rotatelogs::{Event, RotateLogs};
 use graceful_listener::{Drain, Endpoints, Listeners, serve};
-use sql_trace::{ArgsMode, SharedTracer, Tracer, json, writer};
-use tracing::level_filters::LevelFilter;
+use sql_trace::{ArgsMode, LostLines, SharedTracer, Tracer, json, writer};
 use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -130,9 +129,9 @@ async fn main() -> ExitCode {
 /// Sets where this program's own messages go: to standard error, those of INFO
 /// and above, or what RUST_LOG asks for.
 fn tell_in(options: &Options) {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env_lossy();
+    // sqlx tells of slow statements, too: that is what the SQL log is for.
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,sqlx::query=off"));
     let messages = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(filter)
@@ -152,7 +151,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let proxies = TrustedProxies::new(&options.trusted_proxy)?;
     let access_log = access_log(&options)?.trusted_proxies(proxies.clone());
     let lost_lines = access_log.failures();
-    let tracer = tracer(&options)?;
+    let (tracer, lost_events) = tracer(&options)?;
     let listeners = listeners(&options.listen)?;
     let story = Storyteller::new(proxies, listeners.generation());
     let store = Store::connect(&options.database_url, tracer, options.slow_query).await?;
@@ -175,8 +174,10 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         warn!("{} connections were cut by --drain-timeout", served.cut);
     }
     store.close().await;
-    if lost_lines.count() > 0 {
-        warn!("{} lines of the access log were lost", lost_lines.count());
+    for (lost, what) in [(lost_lines.count(), "access"), (lost_events.count(), "SQL")] {
+        if lost > 0 {
+            warn!(lost, "lines of the {what} log were lost");
+        }
     }
     Ok(())
 }
@@ -207,7 +208,7 @@ fn access_log(options: &Options) -> Result<AccessLogLayer, Box<dyn Error>> {
     }))
 }
 
-fn tracer(options: &Options) -> Result<SharedTracer, Box<dyn Error>> {
+fn tracer(options: &Options) -> Result<(SharedTracer, LostLines), Box<dyn Error>> {
     let out: Box<dyn Write + Send> = if is_standard_output(&options.sql_log) {
         info!("SQL log on the standard output");
         Box::new(std::io::stdout())
@@ -222,13 +223,14 @@ fn tracer(options: &Options) -> Result<SharedTracer, Box<dyn Error>> {
             max: LONGEST_ARGUMENT,
         },
     };
-    Ok(match options.json {
-        true => json(out).args(args).shared(),
-        false => writer(out)
-            .timestamps()
-            .mark_slow(options.slow_query)
-            .args(args)
-            .shared(),
+    Ok(if options.json {
+        let json = json(out);
+        let lost = json.lost();
+        (json.args(args).shared(), lost)
+    } else {
+        let lines = writer(out).timestamps().mark_slow(options.slow_query);
+        let lost = lines.lost();
+        (lines.args(args).shared(), lost)
     })
 }
 

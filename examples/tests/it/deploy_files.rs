@@ -1,14 +1,13 @@
 //! The files of `examples/deploy`: what they say works.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use crate::client::get;
-use crate::program::{Program, service, sibling};
+use crate::program::{Program, left_out, service, sibling};
 
 #[test]
 fn systemd_takes_the_units() {
@@ -188,16 +187,4 @@ fn programs() -> String {
 fn output(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).output().ok()?;
     String::from_utf8(output.stdout).ok()
-}
-
-fn left_out(program: &str, what: &str) {
-    assert!(
-        std::env::var_os("TEST_REQUIRE_ALL").is_none(),
-        "{program} is not installed"
-    );
-    // Past the test harness, which keeps what a passing test prints.
-    let _ = writeln!(
-        std::io::stderr(),
-        "left out: {what}, as {program} is not installed"
-    );
 }

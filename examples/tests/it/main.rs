@@ -1,5 +1,6 @@
 //! The real programs, run as their users run them.
 
+mod bench;
 mod client;
 mod databases;
 mod deploy;

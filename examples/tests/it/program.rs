@@ -1,6 +1,6 @@
 //! A program of the workspace under test: started, watched, ended.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -156,4 +156,20 @@ pub(crate) fn sibling(name: &str, package: &str) -> Command {
         );
     }
     Command::new(path)
+}
+
+/// Says that a program is missing which a test needs; a failure where all are
+/// to be there.
+pub(crate) fn left_out(program: &str, what: &str) {
+    assert!(
+        std::env::var_os("TEST_REQUIRE_ALL").is_none(),
+        "{program} is not installed"
+    );
+    left_out_here(&format!("{what}, as {program} is not installed"));
+}
+
+/// Says what a test left out, past the harness, which keeps what a passing test
+/// prints.
+pub(crate) fn left_out_here(what: &str) {
+    let _ = writeln!(std::io::stderr(), "left out: {what}");
 }
