@@ -233,6 +233,15 @@ impl OpenFile {
         self.size().saturating_add(more as u64) > self.look_at.load(Ordering::Relaxed)
     }
 
+    /// Returns how many bytes can be written before it must be looked at.
+    pub(crate) fn room(&self) -> usize {
+        let room = self
+            .look_at
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.size());
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
     /// Takes note of how large the file really is, and until when that may be relied on
     /// to keep it under `limit`.
     ///

@@ -495,14 +495,7 @@ impl Shared {
                 return Err(failed.error);
             };
             // As many as fit, or one that fits nowhere.
-            let room = self
-                .settings
-                .limit
-                .map_or(BATCH, |limit| {
-                    usize::try_from(limit.saturating_sub(open.size())).unwrap_or(BATCH)
-                })
-                .min(BATCH)
-                .max(first);
+            let room = open.room().clamp(first, BATCH.max(first));
             let fitting = ends[done..].partition_point(|&end| end - start <= room);
             let end = ends[done + fitting - 1];
             let result = open.append(&bytes[start..end]);
