@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 ///   closed without that: closing it at once would lose a request that is on its way.
 /// - HTTP/2 connections get a GOAWAY, which loses no stream.
 /// - Upgraded connections, such as WebSockets, are waited for.
+/// - So is [other work](Self::hold) that asks for it.
 ///
 /// What is left after the [deadline](crate::Serve::drain_timeout) is closed, and
 /// [reported](Served).
@@ -80,6 +81,28 @@ impl Drain {
         self.0.reached(Phase::Draining).await;
     }
 
+    /// Holds up the end of the drain until the returned guard is dropped: for
+    /// work that goes on after its response.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let drain = graceful_listener::Drain::new();
+    /// let guard = drain.hold();
+    /// tokio::spawn(async move {
+    ///     // Send the mail, settle the account.
+    ///     drop(guard);
+    /// });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn hold(&self) -> DrainGuard {
+        self.0.held.fetch_add(1, Ordering::SeqCst);
+        DrainGuard(Arc::clone(&self.0))
+    }
+
     /// Returns the number of open connections, the upgraded ones among them.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -90,6 +113,12 @@ impl Drain {
     #[must_use]
     pub fn upgraded(&self) -> usize {
         self.0.upgraded().len()
+    }
+
+    /// Returns the number of [guards](Self::hold).
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.0.held.load(Ordering::SeqCst)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -103,7 +132,25 @@ impl fmt::Debug for Drain {
             .field("phase", &self.0.phase())
             .field("connections", &self.connections())
             .field("upgraded", &self.upgraded())
+            .field("held", &self.held())
             .finish()
+    }
+}
+
+/// Holds up the end of a [drain](Drain::hold) for as long as it lives.
+pub struct DrainGuard(Arc<Shared>);
+
+impl fmt::Debug for DrainGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainGuard").finish_non_exhaustive()
+    }
+}
+
+impl Drop for DrainGuard {
+    fn drop(&mut self) {
+        if self.0.held.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.empty.notify_waiters();
+        }
     }
 }
 
@@ -116,6 +163,8 @@ pub struct Served {
     pub cut: usize,
     /// How many of those had been upgraded, to WebSockets for example.
     pub cut_upgraded: usize,
+    /// How many [guards](Drain::hold) were held by then.
+    pub held: usize,
 }
 
 /// How far a service has come on its way out.
@@ -136,7 +185,8 @@ pub(crate) struct Shared {
     /// Woken at each change of phase.
     changed: Notify,
     connections: AtomicUsize,
-    /// Woken when the last connection has gone.
+    held: AtomicUsize,
+    /// Woken when the last connection, or guard, has gone.
     empty: Notify,
     upgraded: Mutex<HashMap<u64, Arc<OpenSocket>>>,
     cut: OnceLock<Served>,
@@ -157,6 +207,7 @@ impl Shared {
             self.cut.get_or_init(|| Served {
                 cut: self.connections.load(Ordering::SeqCst),
                 cut_upgraded: self.upgraded().len(),
+                held: self.held.load(Ordering::SeqCst),
             });
         }
         if self.phase.fetch_max(phase as u8, Ordering::SeqCst) < phase as u8 {
@@ -198,7 +249,8 @@ impl Shared {
         loop {
             let mut empty = std::pin::pin!(self.empty.notified());
             empty.as_mut().enable();
-            if self.connections.load(Ordering::SeqCst) == 0 {
+            let left = self.connections.load(Ordering::SeqCst) + self.held.load(Ordering::SeqCst);
+            if left == 0 {
                 return;
             }
             empty.await;

@@ -26,7 +26,7 @@ use crate::ports::{PortName, Ports};
 use crate::socket::Socket;
 use crate::socket_file::SocketFile;
 use crate::spec::Spec;
-use crate::upgrade::{Handover, Predecessor};
+use crate::upgrade::{Files, Handover, Predecessor};
 
 /// What this process was given, by whom.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(crate) struct Inherited {
     pub(crate) origin: Origin,
     pub(crate) generation: u64,
     pub(crate) predecessor: Option<Arc<Predecessor>>,
+    /// What the predecessor passes on besides, by name.
+    pub(crate) passed: Vec<(String, OwnedFd)>,
 }
 
 impl Inherited {
@@ -96,6 +98,7 @@ impl Inherited {
             origin,
             generation: generation.unwrap_or(1),
             predecessor: None,
+            passed: Vec::new(),
         })
     }
 
@@ -134,6 +137,14 @@ impl Inherited {
         for claim in &claims {
             claim.check()?;
         }
+        let list = env::var_os(Files::VARIABLE).unwrap_or_default();
+        let bad_file =
+            |reason| InheritError::new(Files::VARIABLE, list.display().to_string(), reason);
+        let Files(files) =
+            Files::parse(&list, &handover).map_err(|reason| bad_file(Reason::Text(reason)))?;
+        if let Some(&(_, fd)) = files.iter().find(|(_, fd)| !is_open(*fd)) {
+            return Err(bad_file(Reason::Closed(fd)));
+        }
         let ready =
             take(handover.ready).map_err(|error| refused(Reason::Kernel(handover.ready, error)))?;
         let alive =
@@ -142,18 +153,26 @@ impl Inherited {
             .into_iter()
             .map(Claim::take)
             .collect::<Result<Vec<_>, _>>()?;
-        let files = listeners
+        let passed = files
+            .into_iter()
+            .map(|(name, fd)| match take(fd) {
+                Ok(file) => Ok((name, file)),
+                Err(error) => Err(bad_file(Reason::Kernel(fd, error))),
+            })
+            .collect::<Result<_, _>>()?;
+        let legacies = listeners
             .iter()
             .filter_map(Listener::file)
-            .map(SocketFile::in_use)
+            .map(SocketFile::legacy)
             .collect();
-        let predecessor = Predecessor::new(&handover, ready, alive, files)
+        let predecessor = Predecessor::new(&handover, ready, alive, legacies)
             .map_err(|reason| refused(Reason::Text(reason)))?;
         Ok(Some(Self {
             listeners,
             origin: Origin::Upgrade,
             generation: handover.generation,
             predecessor: Some(Arc::new(predecessor)),
+            passed,
         }))
     }
 }

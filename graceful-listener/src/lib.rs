@@ -118,7 +118,7 @@ mod watch;
 pub use address::Address;
 pub use daemonize::{Daemon, Daemonize, DaemonizeError};
 #[cfg(feature = "serve")]
-pub use drain::{Drain, Served};
+pub use drain::{Drain, DrainGuard, Served};
 pub use inherit::InheritError;
 pub use listeners::{ListenError, Listener, Listeners, Origin};
 pub use notify::{Notification, Notifier, NotifyError, NotifyMessage, NotifyReceiver};

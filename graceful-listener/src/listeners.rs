@@ -2,6 +2,7 @@ use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::{slice, vec};
 
@@ -67,6 +68,7 @@ pub struct Listeners {
     origin: Origin,
     generation: u64,
     predecessor: Option<Arc<Predecessor>>,
+    passed: Vec<(String, OwnedFd)>,
 }
 
 impl Listeners {
@@ -85,12 +87,14 @@ impl Listeners {
             origin,
             generation,
             predecessor,
+            passed,
         } = Inherited::take().map_err(ListenError::Inherit)?;
         Ok(Self {
             listeners,
             origin,
             generation,
             predecessor,
+            passed,
         })
     }
 
@@ -170,6 +174,7 @@ impl Listeners {
             origin: Origin::Bound,
             generation: 1,
             predecessor: None,
+            passed: Vec::new(),
         })
     }
 
@@ -192,6 +197,49 @@ impl Listeners {
             .iter()
             .position(|listener| listener.label() == Some(label))?;
         Some(self.listeners.remove(index))
+    }
+
+    /// Adds a socket that this process has bound by other means, with
+    /// options of its own for example.
+    ///
+    /// The file of a Unix socket stays the caller's to remove.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the socket cannot be made non-blocking, or has no address.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use graceful_listener::Listeners;
+    ///
+    /// let mut listeners = Listeners::inherit()?;
+    /// if listeners.is_empty() {
+    ///     listeners.push(std::net::TcpListener::bind("127.0.0.1:0")?)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn push(&mut self, socket: impl Into<Socket>) -> io::Result<()> {
+        let socket = socket.into();
+        socket.set_nonblocking()?;
+        self.listeners.push(Listener {
+            address: socket.local_address()?,
+            socket,
+            file: None,
+            name: None,
+            label: None,
+            inherited: false,
+        });
+        Ok(())
+    }
+
+    /// Removes and returns what the process that this one replaces has
+    /// [passed](crate::Upgrader::pass) under a name.
+    ///
+    /// What is not taken is closed with this value.
+    pub fn take_passed(&mut self, name: &str) -> Option<OwnedFd> {
+        let index = self.passed.iter().position(|(known, _)| known == name)?;
+        Some(self.passed.remove(index).1)
     }
 
     /// Makes sure that every socket was taken.

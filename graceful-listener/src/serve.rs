@@ -372,6 +372,12 @@ impl Options {
             }
         }
         let served = shared.cut();
+        if served.held > 0 {
+            warn!(
+                "work that held up the drain and is not finished: {}",
+                served.held
+            );
+        }
         if served.cut > 0 {
             warn!(
                 "connections cut: {}, of them upgraded: {}",

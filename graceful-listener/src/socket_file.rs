@@ -3,8 +3,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
@@ -45,6 +45,18 @@ impl SocketFile {
         Ok(file)
     }
 
+    /// Stands for the lent file too, until its fate is known.
+    pub(crate) fn legacy(&self) -> Legacy {
+        Legacy {
+            used: Arc::downgrade(&self.in_use),
+            file: Self {
+                path: self.path.clone(),
+                in_use: Arc::new(AtomicBool::new(true)),
+                ..*self
+            },
+        }
+    }
+
     fn owned(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
         Ok(Self {
@@ -73,6 +85,22 @@ impl Drop for SocketFile {
             // A dead socket that stays behind is replaced at the next start.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// The file of a socket that a predecessor leaves to this process.
+#[derive(Debug)]
+pub(crate) struct Legacy {
+    used: Weak<AtomicBool>,
+    file: SocketFile,
+}
+
+impl Legacy {
+    /// Leaves it to whoever uses the socket, or removes it if nobody does.
+    pub(crate) fn accept(self) {
+        let in_use = self.used.upgrade();
+        let in_use = in_use.as_ref().unwrap_or(&self.file.in_use);
+        in_use.store(false, Ordering::SeqCst);
     }
 }
 

@@ -1,5 +1,7 @@
 mod error;
+mod files;
 mod handshake;
+mod passed;
 mod predecessor;
 mod program;
 mod successor;
@@ -8,31 +10,32 @@ use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, PipeReader, Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub use self::error::UpgradeError;
+pub(crate) use self::files::Files;
 pub(crate) use self::handshake::Handover;
+use self::passed::Passed;
 pub(crate) use self::predecessor::Predecessor;
 use self::predecessor::READY;
 use self::program::Program;
 pub use self::successor::Successor;
-use crate::address::Address;
 use crate::inherit::LABELS;
 use crate::listeners::{Listeners, Origin};
 use crate::notify::{Notifier, NotifyError, NotifyMessage};
 use crate::pid_file::{PidFile, PidFileError};
-use crate::ports::{PortName, Ports};
+use crate::ports::Ports;
 
 /// Starts the program anew to take this process's place, and hands it the sockets.
 ///
@@ -86,7 +89,7 @@ pub struct Upgrader {
     timeout: Duration,
     signal: i32,
     before_spawn: Option<Box<BeforeSpawn>>,
-    passed: Mutex<Vec<Passed>>,
+    passed: Mutex<Passed>,
     generation: u64,
     origin: Origin,
     predecessor: Option<Arc<Predecessor>>,
@@ -107,22 +110,9 @@ impl Upgrader {
     ///
     /// Fails if the directory is gone, or if the process may not open more descriptors.
     pub fn new(listeners: &Listeners) -> Result<Self, UpgradeError> {
-        let passed = listeners.iter().map(|listener| {
-            let fd = listener.socket().as_fd().try_clone_to_owned()?;
-            Ok(Passed {
-                fd,
-                name: passed_name(listener.name(), listener.address()),
-                label: listener.label().unwrap_or_default().to_owned(),
-                file_in_use: listener.file().map(|file| file.in_use()),
-            })
-        });
         Ok(Self {
             program: Program::of_this_process().map_err(UpgradeError::Program)?,
-            passed: Mutex::new(
-                passed
-                    .collect::<io::Result<_>>()
-                    .map_err(UpgradeError::Descriptors)?,
-            ),
+            passed: Mutex::new(Passed::new(listeners).map_err(UpgradeError::Descriptors)?),
             timeout: Duration::from_secs(60),
             signal: libc::SIGUSR2,
             before_spawn: None,
@@ -172,6 +162,17 @@ impl Upgrader {
         F: Fn(&mut Command) -> io::Result<()> + Send + Sync + 'static,
     {
         self.before_spawn = Some(Box::new(change));
+        self
+    }
+
+    /// Passes something else on to the new process: a connection, a pipe, a file
+    /// that is locked.
+    ///
+    /// There it is [taken](Listeners::take_passed) by its name, and passed on again if that is
+    /// wanted. This process may go on using its own copy of the descriptor.
+    #[must_use]
+    pub fn pass(self, name: impl Into<String>, file: impl Into<OwnedFd>) -> Self {
+        lock(&self.passed).push(name.into(), file.into());
         self
     }
 
@@ -229,7 +230,7 @@ impl Upgrader {
             return Ok(true);
         };
         // systemd believes only the main process: the predecessor tells it.
-        let tells = !predecessor.is_gone();
+        let tells = !predecessor.is_gone_within(Duration::ZERO);
         predecessor.release();
         Ok(!tells)
     }
@@ -296,7 +297,19 @@ impl Upgrader {
     pub fn has_predecessor(&self) -> bool {
         self.predecessor
             .as_ref()
-            .is_some_and(|predecessor| !predecessor.is_gone())
+            .is_some_and(|predecessor| !predecessor.is_gone_within(Duration::ZERO))
+    }
+
+    /// Waits until the process that this one replaces has ended, and returns
+    /// whether it has. Without one it returns true at once.
+    ///
+    /// For what two processes must not do at a time. The predecessor ends no
+    /// sooner than its requests, and only after this process is [ready](Self::ready).
+    #[must_use]
+    pub fn wait_for_predecessor(&self, timeout: Duration) -> bool {
+        self.predecessor
+            .as_ref()
+            .is_none_or(|predecessor| predecessor.is_gone_within(timeout))
     }
 
     #[cfg(feature = "serve")]
@@ -340,12 +353,20 @@ impl Upgrader {
             change(&mut command).map_err(|source| UpgradeError::spawn(&command, source))?;
         }
         let passed = lock(&self.passed);
-        let handover = self.handover(&passed, nonce, &ready_theirs, &alive_theirs);
-        let labels: Vec<_> = passed.iter().map(|passed| passed.label.as_str()).collect();
+        let handover = Handover {
+            parent: process::id(),
+            nonce,
+            generation: self.generation + 1,
+            ready: ready_theirs.as_raw_fd(),
+            alive: alive_theirs.as_raw_fd(),
+            owned: passed.owned(),
+            ports: passed.ports(),
+        };
         command.env(Handover::VARIABLE, handover.to_os_string());
-        command.env(LABELS, labels.join(":"));
-        let mut fds: Vec<_> = passed.iter().map(|passed| passed.fd.as_fd()).collect();
-        fds.extend([ready_theirs.as_fd(), alive_theirs.as_fd()]);
+        command.env(LABELS, passed.labels());
+        command.env(Files::VARIABLE, passed.files().to_os_string());
+        let pipes = [ready_theirs.as_fd(), alive_theirs.as_fd()];
+        let fds: Vec<_> = passed.fds().chain(pipes).collect();
         let spawned = Successor::spawn(&mut command, &fds);
         let mut successor = spawned.map_err(|source| UpgradeError::spawn(&command, source))?;
         drop(passed);
@@ -357,42 +378,11 @@ impl Upgrader {
             successor.kill();
             return Err(error);
         }
-        for passed in lock(&self.passed).iter() {
-            if let Some(in_use) = &passed.file_in_use {
-                in_use.store(true, Ordering::SeqCst);
-            }
-        }
+        lock(&self.passed).leave_files();
         // Its end tells the successor that this process has ended: only the
         // kernel may close it.
         mem::forget(alive);
         Ok(successor)
-    }
-
-    fn handover(
-        &self,
-        passed: &[Passed],
-        nonce: u64,
-        ready: &PipeWriter,
-        alive: &PipeReader,
-    ) -> Handover {
-        let mut ports = Ports::new();
-        for Passed { fd, name, .. } in passed {
-            // A name that cannot be written is only good for matching, which then
-            // goes by the address.
-            if ports.push(name.clone(), fd.as_raw_fd()).is_err() {
-                let _ = ports.push(PortName::Path("unnamed".into()), fd.as_raw_fd());
-            }
-        }
-        let owned = passed.iter().filter(|passed| passed.file_in_use.is_some());
-        Handover {
-            parent: process::id(),
-            nonce,
-            generation: self.generation + 1,
-            ready: ready.as_raw_fd(),
-            alive: alive.as_raw_fd(),
-            owned: owned.map(|passed| passed.fd.as_raw_fd()).collect(),
-            ports,
-        }
     }
 
     fn await_readiness(
@@ -466,29 +456,6 @@ enum State {
     Replaced(u32),
 }
 
-/// A socket that is kept for the next process.
-struct Passed {
-    fd: OwnedFd,
-    name: PortName,
-    label: String,
-    /// Set where this process has made the file of a Unix socket.
-    file_in_use: Option<Arc<AtomicBool>>,
-}
-
-/// The name that the user has given the socket, or else one made of its address.
-fn passed_name(name: Option<&PortName>, address: &Address) -> PortName {
-    match (name, address) {
-        (Some(name), _) => name.clone(),
-        (None, Address::Inet(address)) => PortName::Host(address.ip().to_string(), address.port()),
-        (None, Address::Path(path)) => PortName::Path(path.clone()),
-        (None, Address::Abstract(name)) => {
-            let path = [b"@", name.as_slice()].concat();
-            PortName::Path(OsString::from_vec(path).into())
-        }
-        (None, Address::Unnamed) => PortName::Path("unnamed".into()),
-    }
-}
-
 /// Tells the service manager that another process is the service.
 fn hand_main_process_over(pid: u32) -> Result<(), NotifyError> {
     let notifier = Notifier::from_env()?;
@@ -502,9 +469,21 @@ fn notify(message: &NotifyMessage) -> Result<(), NotifyError> {
 }
 
 fn readable_within(pipe: &PipeReader, time: Duration) -> bool {
+    let deadline = Instant::now().checked_add(time);
     let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-    let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-    poll(&mut fds, time).is_ok_and(|ready| ready > 0)
+    loop {
+        let rest = deadline.map_or(Duration::MAX, |deadline| {
+            deadline.saturating_duration_since(Instant::now())
+        });
+        match poll(
+            &mut fds,
+            PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX),
+        ) {
+            // A signal's handler has run.
+            Err(Errno::EINTR) => {}
+            ready => return ready.is_ok_and(|ready| ready > 0),
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

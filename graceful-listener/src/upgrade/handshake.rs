@@ -92,6 +92,11 @@ impl Handover {
                 && is_pipe(self.ready))
     }
 
+    /// Whether a descriptor is one of the sockets or pipes.
+    pub(super) fn names(&self, fd: RawFd) -> bool {
+        fd == self.ready || fd == self.alive || self.ports.iter().any(|(_, known)| known == fd)
+    }
+
     /// One owner for each descriptor.
     fn check(&self) -> Result<(), String> {
         let sockets: HashSet<_> = self.ports.iter().map(|(_, fd)| fd).collect();

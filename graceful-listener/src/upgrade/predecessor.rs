@@ -1,20 +1,20 @@
 use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::handshake::Handover;
+use super::readable_within;
+use crate::socket_file::Legacy;
 
 /// The process that has started this one to take its place.
 #[derive(Debug)]
 pub(crate) struct Predecessor {
     pid: u32,
-    ready: Mutex<Option<PipeWriter>>,
+    /// What there is to do when this process serves.
+    release: Mutex<Option<(PipeWriter, Vec<Legacy>)>>,
+    /// Nothing is written to it but the proof: afterwards, readable means ended.
     alive: PipeReader,
-    /// The switches of the files that it leaves to this process.
-    files_in_use: Vec<Arc<AtomicBool>>,
 }
 
 impl Predecessor {
@@ -22,11 +22,11 @@ impl Predecessor {
         handover: &Handover,
         ready: OwnedFd,
         alive: OwnedFd,
-        files_in_use: Vec<Arc<AtomicBool>>,
+        files: Vec<Legacy>,
     ) -> Result<Self, String> {
         let mut alive = PipeReader::from(alive);
         let mut proof = [0; 8];
-        let proven = readable(&alive)
+        let proven = readable_within(&alive, Duration::ZERO)
             && alive
                 .read(&mut proof)
                 .is_ok_and(|length| length == proof.len());
@@ -38,9 +38,8 @@ impl Predecessor {
         }
         Ok(Self {
             pid: handover.parent,
-            ready: Mutex::new(Some(ready.into())),
+            release: Mutex::new(Some((ready.into(), files))),
             alive,
-            files_in_use,
         })
     }
 
@@ -50,30 +49,22 @@ impl Predecessor {
 
     /// Tells it that this process serves. Later calls do nothing.
     pub(crate) fn release(&self) {
-        let ready = self
-            .ready
+        let release = self
+            .release
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some(mut ready) = ready {
-            for in_use in &self.files_in_use {
-                in_use.store(false, Ordering::SeqCst);
-            }
+        if let Some((mut ready, files)) = release {
+            files.into_iter().for_each(Legacy::accept);
             // If it is gone meanwhile there is nobody left to release.
             let _ = ready.write_all(&[READY]);
         }
     }
 
-    /// Whether it has ended.
-    pub(crate) fn is_gone(&self) -> bool {
-        readable(&self.alive)
+    /// Whether it ends within the time.
+    pub(crate) fn is_gone_within(&self, time: Duration) -> bool {
+        readable_within(&self.alive, time)
     }
-}
-
-/// Nothing is written to the pipe but the proof: afterwards, readable means ended.
-fn readable(pipe: &PipeReader) -> bool {
-    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// What is written to the pipe by a process that is ready. Its end without that
@@ -84,7 +75,7 @@ pub(crate) const READY: u8 = b'R';
 impl Predecessor {
     /// Waits until it has ended.
     pub(crate) async fn ended(&self) -> std::io::Result<()> {
-        let alive = self.alive.as_fd().try_clone_to_owned()?;
+        let alive = std::os::fd::AsFd::as_fd(&self.alive).try_clone_to_owned()?;
         let alive = tokio::net::unix::pipe::Receiver::from_owned_fd(alive)?;
         alive.readable().await
     }

@@ -524,6 +524,33 @@ fn upgrade_during_the_drain_is_not_told_to_close() {
 }
 
 #[test]
+fn work_that_holds_up_the_drain_is_waited_for() {
+    let service = Service::start();
+    let first = service.drain.hold();
+    let second = service.drain.hold();
+    assert_eq!(service.drain.held(), 2);
+    service.drain.start();
+    let drain = service.drain.clone();
+    let ended = std::thread::spawn(move || service.end());
+    drop(first);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!ended.is_finished());
+    drop(second);
+    let served = ended.join().unwrap();
+    assert_eq!((served.cut, served.held, drain.held()), (0, 0, 0));
+}
+
+#[test]
+fn work_that_is_not_finished_at_the_deadline_is_reported() {
+    let service = Service::with(|serve| serve.drain_timeout(Duration::from_millis(100)));
+    let guards = [service.drain.hold(), service.drain.hold()];
+    service.drain.start();
+    let served = service.end();
+    assert_eq!((served.cut, served.held), (0, 2));
+    drop(guards);
+}
+
+#[test]
 fn drain_is_seen_by_handlers_and_waiters() {
     let service = Service::start();
     assert!(!service.drain.is_draining());

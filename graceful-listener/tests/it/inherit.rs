@@ -149,6 +149,7 @@ impl Heir {
             "LISTEN_FDNAMES",
             "SERVER_STARTER_PORT",
             "GRACEFUL_LISTENER",
+            "GRACEFUL_LISTENER_FILES",
         ] {
             if !shell.get_envs().any(|(name, _)| name == variable) {
                 shell.env_remove(variable);
@@ -742,24 +743,43 @@ fn forged_upgrade_refusal() {
         ),
     ];
     for (text, expected) in table {
-        // The shell is replaced by the child, whose parent this process is then.
-        let null = || {
-            File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/null")
-                .unwrap()
-        };
-        let refusal = heir()
-            .set("GRACEFUL_LISTENER", text.clone())
-            .give(null())
-            .give(null())
-            .refusal();
+        let refusal = forged(&text).refusal();
         assert!(
             refusal.starts_with("GRACEFUL_LISTENER: ") && refusal.contains(expected),
             "{text}: {refusal}"
         );
     }
+    for (files, expected) in [
+        ("/a", "has no descriptor"),
+        ("a=5", "`a` has no name"),
+        ("/a=5;/b=5", "already another entry's"),
+        ("/a=3", "descriptor 3 is named twice"),
+        ("/a=97", "descriptor 97 is not open"),
+    ] {
+        let refusal = forged(&format!("{own}:1:2:3:4::"))
+            .set("GRACEFUL_LISTENER_FILES", files)
+            .refusal();
+        assert!(
+            refusal.starts_with("GRACEFUL_LISTENER_FILES: ") && refusal.contains(expected),
+            "{files}: {refusal}"
+        );
+    }
+}
+
+/// A child of this process that gets the variable, and two descriptors that are no pipes.
+fn forged(text: &str) -> Heir {
+    let null = || {
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .unwrap()
+    };
+    // The shell is replaced by the child, whose parent this process is then.
+    heir()
+        .set("GRACEFUL_LISTENER", text)
+        .give(null())
+        .give(null())
 }
 
 fn start_server(arguments: &[String]) -> Vec<String> {
@@ -1040,6 +1060,19 @@ fn sockets_are_taken_out_by_specification() {
     listeners.take("127.0.0.1:u0").unwrap();
     assert!(listeners.is_empty());
     listeners.refuse_unclaimed().unwrap();
+}
+
+#[test]
+fn socket_that_was_bound_by_other_means_is_added() {
+    let mut listeners = bind(&[]).unwrap();
+    let socket = tcp();
+    let address = socket.local_addr().unwrap().to_string();
+    listeners.push(socket).unwrap();
+    assert_eq!(addresses(&listeners), [address.as_str()]);
+    let added = listeners.take(&address).unwrap();
+    assert!(!added.is_inherited());
+    let flags = fcntl(added.socket(), FcntlArg::F_GETFL).unwrap();
+    assert_ne!(flags & OFlag::O_NONBLOCK.bits(), 0);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A process takes another one's place, or fails to and changes nothing.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use graceful_listener::{Listeners, NotifyMessage, NotifyReceiver, PidFile, Socket, Upgrader};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 
 use crate::child;
@@ -453,6 +455,33 @@ fn unix_sockets_file_outlives_a_new_process_that_fails() {
 }
 
 #[test]
+fn unix_sockets_file_that_the_new_process_does_not_want_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
+    let specs = format!("127.0.0.1:0 {}", path.display());
+    let (mut service, _directory, while_file) = failing(
+        "exit at prepared",
+        &[
+            (set::SPECS, specs.as_str()),
+            (set::NEXT_SPECS, "127.0.0.1:0"),
+        ],
+    );
+    service.signal(Signal::SIGUSR2);
+    service.wait_for("not upgraded, serving on");
+    let response = Client::connect_unix(&path).unwrap().get("/").unwrap();
+    assert_eq!(
+        response.header("x-gen"),
+        Some("1"),
+        "the old one still wants it"
+    );
+    fs::remove_file(while_file).unwrap();
+    service.signal(Signal::SIGUSR2);
+    assert!(service.wait().success());
+    assert!(!path.exists());
+    assert_eq!(generation_at(service.address()), "2");
+}
+
+#[test]
 fn new_process_binds_what_is_new_and_closes_what_it_does_not_want() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s.sock");
@@ -691,6 +720,9 @@ fn watchdog_is_fed_and_goes_on_to_the_new_process() {
     fed_by(service.generation(2).pid);
 }
 
+/// With what the text that it travels in gives a meaning to.
+const PASSED: &str = "a=1;b/%3B";
+
 const DIRECT: &str = "upgrade::child_upgrades_without_serving";
 
 /// Uses the upgrader itself, with sockets of every kind.
@@ -700,11 +732,28 @@ fn child_upgrades_without_serving() {
         return;
     }
     let specs = std::env::var("SPECS").unwrap();
-    let listeners = Listeners::inherit_or_bind(specs.split(' ')).unwrap();
-    let upgrader = Upgrader::new(&listeners).unwrap().before_spawn(|command| {
-        command.env("TOLD", "by the predecessor");
-        Ok(())
-    });
+    let mut listeners = Listeners::inherit_or_bind(specs.split(' ')).unwrap();
+    let taken = listeners.take_passed(PASSED);
+    if taken.is_none() {
+        let bound = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        listeners.push(bound).unwrap();
+    }
+    let bound = listeners.iter().last().unwrap().address().to_string();
+    let specs = format!("{specs} {}", bound.replace(':', ":u"));
+    let upgrader = Upgrader::new(&listeners)
+        .unwrap()
+        .before_spawn(move |command| {
+            command
+                .env("TOLD", "by the predecessor")
+                .env("SPECS", &specs);
+            Ok(())
+        });
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(b"through the pipe").unwrap();
+    drop(writer);
+    let upgrader = upgrader
+        .pass(PASSED, reader)
+        .pass("unwanted", File::open("/").unwrap());
     for listener in &listeners {
         let kind = match listener.socket() {
             Socket::Tcp(_) => "tcp",
@@ -715,12 +764,20 @@ fn child_upgrades_without_serving() {
     }
     if listeners.generation() == 2 {
         eprintln!("told {:?}", std::env::var("TOLD"));
+        let taken = taken.unwrap();
+        let flags = fcntl(&taken, FcntlArg::F_GETFD).unwrap();
+        let text = std::io::read_to_string(File::from(taken)).unwrap();
+        eprintln!("passed {text}, closed on exec {}", flags != 0);
+        eprintln!("again {}", listeners.take_passed(PASSED).is_some());
         eprintln!("predecessor {}", upgrader.has_predecessor());
+        let early = upgrader.wait_for_predecessor(Duration::from_millis(20));
         upgrader.ready().unwrap();
-        eventually("the predecessor ends", || !upgrader.has_predecessor());
-        eprintln!("predecessor gone");
+        let late = upgrader.wait_for_predecessor(DEADLINE);
+        eprintln!("predecessor {}", upgrader.has_predecessor());
+        eprintln!("waited {early} {late}");
         return;
     }
+    eprintln!("waited {}", upgrader.wait_for_predecessor(DEADLINE));
     eprintln!("early: {}", upgrader.upgrade().unwrap_err());
     upgrader.ready().unwrap();
     eprintln!("predecessor {}", upgrader.has_predecessor());
@@ -765,12 +822,15 @@ fn upgrader_works_without_serve_and_for_every_kind_of_socket() {
         said("2 "),
         "the sockets are the same, in the same order"
     );
-    assert_eq!(said("1 ").len(), 4);
+    assert_eq!(said("1 ").len(), 5);
+    assert_eq!(said("passed "), ["through the pipe, closed on exec true"]);
+    assert_eq!(said("again "), ["false"]);
+    assert_eq!(said("waited "), ["true", "false true"]);
     assert!(said("early: ")[0].contains("not ready itself yet"));
     assert!(said("late: ")[0].contains("has taken over already"));
     assert!(said("other: ")[0].contains("cannot start /nonexistent/program"));
     assert!(said("cancelled: ")[0].contains("this process is ending"));
     assert_eq!(said("told ")[0], "Ok(\"by the predecessor\")");
-    assert_eq!(said("predecessor "), ["false", "true", "gone"]);
+    assert_eq!(said("predecessor "), ["false", "true", "false"]);
     assert!(!path.exists(), "the last one removes the file");
 }
