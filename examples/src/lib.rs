@@ -19,3 +19,8 @@ pub use problem::Problem;
 pub use routes::{debug_router, router, with_problems};
 pub use store::{Store, StoreError};
 pub use story::{STORY, STORY_JSON, Storyteller};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../MIGRATING.md")]
+struct Readme;

@@ -33,7 +33,8 @@ pub const STORY_JSON: &str = "{\"time\":\"%{%Y-%m-%dT%H:%M:%S}t.%{usec_frac}t%{%
 #[derive(Clone, Debug)]
 pub struct Storyteller {
     trusted: TrustedProxies,
-    generation: Env,
+    generation: u64,
+    env: Env,
 }
 
 impl Storyteller {
@@ -45,7 +46,8 @@ impl Storyteller {
         env.set("generation", generation.to_string());
         Self {
             trusted,
-            generation: env,
+            generation,
+            env,
         }
     }
 
@@ -89,12 +91,10 @@ async fn begin(
     let extensions = request.extensions_mut();
     extensions.insert(RequestId::from(text));
     extensions.insert(trace_scope(text));
-    extensions.insert(teller.generation.clone());
+    extensions.insert(teller.env.clone());
     extensions.insert(Notes::new());
-    let mut response = next
-        .run(request)
-        .instrument(info_span!("request", id = text))
-        .await;
+    let span = info_span!("request", id = text, generation = teller.generation);
+    let mut response = next.run(request).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }

@@ -34,7 +34,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Options {
-    /// Where to listen: HOST:PORT, [IPV6]:PORT, or the path of a Unix socket; repeatable.
+    /// Where to listen: HOST:PORT, `[IPV6]:PORT`, or the path of a Unix socket; repeatable.
     ///
     /// Ignored, with a notice, where sockets are inherited from start_server or systemd.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]

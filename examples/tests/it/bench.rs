@@ -31,7 +31,7 @@ fn a_locked_database_delays_requests_and_fails_none() {
 #[test]
 fn a_crash_of_postgresql_leaves_the_service_answering() {
     if let Err(error) = TestPostgres::start() {
-        return left_out("PostgreSQL", &format!("a crash of it: {error}"));
+        return left_out(&format!("a crash of PostgreSQL: {error}"));
     }
     let said = bench(&["--deploys", "2", "--fault", "restart-postgres"]);
     assert!(said.contains(": 0 failed"), "{said}");
