@@ -36,12 +36,15 @@ pub(crate) fn find_nginx<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> 
     let mut rest = header;
     while rest.len() >= name.len() && !rest.is_empty() {
         if rest[..name.len()].eq_ignore_ascii_case(name) {
-            let after = trim_spaces_start(&rest[name.len()..]);
-            if let Some(value) = after.strip_prefix(b"=") {
+            rest = trim_spaces_start(&rest[name.len()..]);
+            let (&after, value) = rest.split_first()?;
+            if after == b'=' {
                 let value = trim_spaces_start(value);
                 let end = value.iter().position(|&byte| byte == b';');
                 return Some(&value[..end.unwrap_or(value.len())]);
             }
+            // Whatever it is; when it is a separator, the next cookie is missed.
+            rest = value;
         }
         let next = rest.iter().position(|&byte| byte == b';' || byte == b',')?;
         rest = trim_spaces_start(&rest[next + 1..]);

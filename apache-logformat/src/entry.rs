@@ -49,7 +49,9 @@ impl Entry {
     pub(crate) fn new<B>(config: &Arc<Config>, request: &mut Request<B>) -> Self {
         let mut record = Record::take();
         let needs = &config.needs;
-        record.facts.begin = config.now();
+        if needs.begin {
+            record.facts.begin = config.now();
+        }
         record.facts.version = request.version();
         if config.clock.is_none() && (needs.end || needs.first_byte) {
             record.facts.started = Some(Instant::now());
@@ -159,6 +161,7 @@ impl Entry {
         } else {
             record.facts.begin
         };
+        record.capture_request_trailers(&config.needs.request_trailers, &config.redaction);
         let mut line = mem::take(&mut record.line);
         {
             let notes = record.facts.notes.as_ref().map(Notes::lock);
@@ -334,7 +337,7 @@ fn add_tables(record: &mut Record, config: &Config, extensions: &mut Extensions)
     if needs.env {
         record.facts.env = Some(extensions.get_or_insert_default::<Env>().clone());
     }
-    if needs.request_trailers {
+    if !needs.request_trailers.is_empty() {
         let trailers = extensions.get_or_insert_default::<RequestTrailers>();
         record.facts.request_trailers = Some(trailers.clone());
     }

@@ -149,8 +149,9 @@ impl AccessLogLayer {
 
     /// Sets the clock.
     ///
-    /// It is read when a request begins; at the response's head when a format
-    /// prints `%^FB`; and at its end when something asks for it. By default the
+    /// It is read when a request begins, when a format or a filter asks for any
+    /// time; at the response's head when a format prints `%^FB`; and at its end when
+    /// something asks for that. By default the
     /// begin is the system's time and the rest is measured from there by the
     /// steady clock, so that a time correction distorts no duration.
     pub fn clock(self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {

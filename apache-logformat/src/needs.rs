@@ -12,10 +12,12 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Needs {
     pub(crate) request_headers: Vec<Wanted>,
+    pub(crate) request_trailers: Vec<Wanted>,
     pub(crate) response_headers: Vec<Wanted>,
     pub(crate) response_trailers: Vec<Wanted>,
     pub(crate) cookies: bool,
     pub(crate) request_line: bool,
+    pub(crate) begin: bool,
     pub(crate) end: bool,
     pub(crate) first_byte: bool,
     pub(crate) connection: bool,
@@ -29,7 +31,6 @@ pub(crate) struct Needs {
     pub(crate) filename: bool,
     pub(crate) notes: bool,
     pub(crate) env: bool,
-    pub(crate) request_trailers: bool,
     pub(crate) wire_bytes: bool,
     pub(crate) process_id: bool,
 }
@@ -58,6 +59,7 @@ impl Needs {
     pub(crate) fn mask(&mut self, redaction: &Redaction) {
         for wanted in [
             &mut self.request_headers,
+            &mut self.request_trailers,
             &mut self.response_headers,
             &mut self.response_trailers,
         ]
@@ -78,7 +80,7 @@ impl Needs {
     /// Adds what decisions about an exchange are usually made on.
     pub(crate) fn add_decision(&mut self) {
         self.request_line = true;
-        self.end = true;
+        self.add_end();
         self.add_client();
     }
 
@@ -127,7 +129,7 @@ impl Needs {
                 add_name(&mut self.response_headers, b"connection");
             }
             Directive::Cookie(_) => self.cookies = true,
-            Directive::Duration(_) => self.end = true,
+            Directive::Duration(_) | Directive::Time(When::End, _) => self.add_end(),
             Directive::Env(_) => self.env = true,
             Directive::Filename => self.filename = true,
             Directive::Handler => self.route = true,
@@ -151,12 +153,14 @@ impl Needs {
                 }
             }
             Directive::RequestId => self.request_id = true,
-            Directive::RequestTrailer(_) => self.request_trailers = true,
+            Directive::RequestTrailer(name) => add_name(&mut self.request_trailers, name),
             Directive::ResponseHeader(name) => add_name(&mut self.response_headers, name),
             Directive::ResponseTrailer(name) => add_name(&mut self.response_trailers, name),
-            Directive::Time(When::Begin, _) => {}
-            Directive::Time(When::End, _) => self.end = true,
-            Directive::TimeToFirstByte => self.first_byte = true,
+            Directive::Time(When::Begin, _) => self.begin = true,
+            Directive::TimeToFirstByte => {
+                self.begin = true;
+                self.first_byte = true;
+            }
             Directive::Nginx(variable) => self.add_variable(variable),
         }
     }
@@ -173,10 +177,16 @@ impl Needs {
             Variable::Host => self.add_host(),
             Variable::RemoteUser => self.remote_user = true,
             Variable::RequestHeader(name) => self.add(&Directive::RequestHeader(name.clone())),
-            Variable::RequestTime => self.end = true,
+            Variable::RequestTime => self.add_end(),
             Variable::ResponseHeader(name) => add_name(&mut self.response_headers, name),
             Variable::Scheme => self.connection = true,
         }
+    }
+
+    /// The end is counted on from the begin.
+    fn add_end(&mut self) {
+        self.begin = true;
+        self.end = true;
     }
 
     fn add_client(&mut self) {

@@ -29,6 +29,7 @@ pub(crate) struct Record {
     pub(crate) line: Vec<u8>,
     request_headers: Vec<(u16, Text)>,
     cookies: Vec<(u16, Text)>,
+    request_trailers: Vec<(u16, Text)>,
     response_headers: Vec<(u16, Text)>,
     response_trailers: Vec<(u16, Text)>,
     /// The rest, which is made anew for every exchange.
@@ -125,6 +126,7 @@ impl Record {
         self.line.clear();
         self.request_headers.clear();
         self.cookies.clear();
+        self.request_trailers.clear();
         self.response_headers.clear();
         self.response_trailers.clear();
         self.facts = Facts::default();
@@ -211,6 +213,22 @@ impl Record {
         }
     }
 
+    /// Captures the fields behind the request's body that are `wanted`, if somebody
+    /// has set them.
+    pub(crate) fn capture_request_trailers(&mut self, wanted: &[Wanted], redaction: &Redaction) {
+        if let Some(trailers) = &self.facts.request_trailers
+            && let Some(trailers) = trailers.get()
+        {
+            capture(
+                wanted,
+                trailers,
+                &mut self.arena,
+                &mut self.request_trailers,
+                redaction,
+            );
+        }
+    }
+
     /// Captures the response's header fields that are `wanted`.
     pub(crate) fn capture_response_headers(
         &mut self,
@@ -287,11 +305,7 @@ impl Record {
             protocol: protocol(facts.version),
             request_headers: captured(&needs.request_headers, &self.request_headers),
             cookies: Some(captured(&*COOKIE, &self.cookies)),
-            request_trailers: facts
-                .request_trailers
-                .as_ref()
-                .and_then(RequestTrailers::get)
-                .map_or_else(Fields::default, Fields::from),
+            request_trailers: captured(&needs.request_trailers, &self.request_trailers),
             status: facts.status,
             response_headers: captured(&needs.response_headers, &self.response_headers),
             response_trailers: captured(&needs.response_trailers, &self.response_trailers),

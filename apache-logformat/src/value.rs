@@ -236,6 +236,13 @@ fn write_ip(address: Option<IpAddr>, out: &mut Vec<u8>) -> bool {
             true
         }
         Some(IpAddr::V6(address)) => {
+            // `inet_ntop` takes `::/96` for IPv4 addresses in the form of old.
+            if address.segments()[..6] == [0; 6] && address.segments()[6] != 0 {
+                out.extend_from_slice(b"::");
+                let [.., a, b, c, d] = address.octets();
+                return write_ip(Some([a, b, c, d].into()), out);
+            }
+            // Writing to a `Vec` cannot fail.
             drop(write!(out, "{address}"));
             true
         }
@@ -304,10 +311,9 @@ fn write_cookie(name: &[u8], exchange: &Exchange<'_>, escape: Escape, out: &mut 
     // The scan needs the fields in one piece: the second's first cookie is part
     // of the first's last value.
     with_scratch(|joined| {
-        for value in exchange.cookie_fields() {
-            if !joined.is_empty() {
-                joined.extend_from_slice(separator(b"cookie", exchange));
-            }
+        joined.extend_from_slice(first);
+        for value in exchange.cookie_fields().skip(1) {
+            joined.extend_from_slice(separator(b"cookie", exchange));
             joined.extend_from_slice(value);
         }
         escape.write_known(cookie::find(joined, name), out)

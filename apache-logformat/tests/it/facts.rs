@@ -10,8 +10,9 @@ use std::{
 };
 
 use apache_logformat::{
-    AccessLogLayer, ClientHost, ClientIp, ConnectionInfo, ConnectionStatus, Env, Filename,
-    LogFormat, Notes, RemoteUser, RequestId, RequestTrailers, Route, Timestamp, TlsInfo, WireBytes,
+    AccessLogLayer, ClientHost, ClientIp, ConnectionInfo, ConnectionStatus, Env, Escape, Exchange,
+    Filename, LogFormat, Notes, RemoteUser, RequestId, RequestTrailers, Route, Timestamp, TlsInfo,
+    WireBytes,
 };
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
@@ -150,6 +151,13 @@ fn addresses_are_printed_in_their_shortest_form() {
         ("2001:DB8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
         ("2001:db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1"),
         ("::", "::"),
+        ("2001:db8::1:0:0:0", "2001:db8:0:0:1::"),
+        // As `inet_ntop` prints them.
+        ("::ffff", "::ffff"),
+        ("::1:2", "::0.1.0.2"),
+        ("::102:304", "::1.2.3.4"),
+        ("::1:0:0", "::1:0:0"),
+        ("64:ff9b::102:304", "64:ff9b::102:304"),
         ("255.255.255.255", "255.255.255.255"),
         ("0.0.0.0", "0.0.0.0"),
         ("100.10.1.0", "100.10.1.0"),
@@ -504,7 +512,8 @@ fn clock_is_read_at_begin_head_and_end_and_no_oftener() {
             3,
             "1000 1000000 2000000 1002",
         ),
-        ("%h", 1, "-"),
+        ("%{end:sec}t", 2, "1001"),
+        ("%h %{x}T", 0, "- x"),
     ] {
         let count = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&count);
@@ -596,6 +605,65 @@ fn cookies_of_http_2_are_joined_as_one_field() {
             .unwrap();
         block_on(service.call(request)).unwrap();
         assert_eq!(lines.only(), expected, "{version:?}");
+    }
+}
+
+/// Returns what `format` prints of a request with these `Cookie` fields.
+fn cookies(format: &LogFormat, values: &[&str]) -> String {
+    let headers: Vec<_> = values
+        .iter()
+        .map(|value| (&b"cookie"[..], value.as_bytes()))
+        .collect();
+    let mut exchange = Exchange::default();
+    exchange.protocol = b"HTTP/1.1";
+    exchange.request_headers = apache_logformat::Fields::from(&headers);
+    let mut line = Vec::new();
+    format.write(&exchange, &mut line);
+    String::from_utf8(line)
+        .unwrap()
+        .trim_end_matches('\n')
+        .into()
+}
+
+#[test]
+fn cookies_are_found_as_httpd_finds_them() {
+    let format: LogFormat = "%{a}C|%{B}C|%{}C".parse().unwrap();
+    for (values, expected) in [
+        (&["a=1; b=2"][..], "1|2|-"),
+        (&["A = 1 ;\tb\t=\t2\t"], "1|2|-"),
+        (&["a=1 ; b=2 ;"], "1|2 |-"),
+        (&["a=1 ;;"], "1|-|-"),
+        (&["a=; a=2;b"], "2|-|-"),
+        (&["==a==x=y; =b=2"], "=x=y|-|b=2"),
+        (&["a=\"q;b=r\""], "\\\"q|r\\\"|-"),
+        (&["a= ;b=  "], "||-"),
+        (&[" =x;a=%20"], "%20|-|x"),
+        // Several fields are one, which spoils the cookies at the seams.
+        (&["a=1", "b=2; a=3"], "1, b=2|-|-"),
+        (&["", "a=1; b=2"], "-|2|-"),
+        (&["", "", "b=2"], "-|-|-"),
+        (&["a=1;", "b=2"], "1|-|-"),
+    ] {
+        assert_eq!(cookies(&format, values), expected, "{values:?}");
+    }
+}
+
+#[test]
+fn cookies_are_found_as_nginx_finds_them() {
+    let format = LogFormat::nginx("$cookie_a|$cookie_B", Escape::Nginx).unwrap();
+    for (values, expected) in [
+        (&["a=1; b=2"][..], "1|2"),
+        (&["x=a=1,  A  =  1 ;b="], "1 |"),
+        (&["xa=1; a=2"], "2|-"),
+        (&["a=1", "a=3; b=2"], "1|2"),
+        // A name without its `=` hides the cookie behind it.
+        (&["a; a=1; b=2"], "-|2"),
+        (&["a ;a=1,b=2"], "-|2"),
+        (&["a x; a=1"], "1|-"),
+        (&["b", "b=2"], "-|2"),
+        (&["a\t=1"], "-|-"),
+    ] {
+        assert_eq!(cookies(&format, values), expected, "{values:?}");
     }
 }
 

@@ -67,6 +67,11 @@ impl Record {
             })
     }
 
+    pub(crate) fn has_tag(&self, tag: &str) -> bool {
+        let tags = self.value["tags"].as_array();
+        tags.is_some_and(|tags| tags.iter().any(|known| known == tag))
+    }
+
     pub(crate) fn zone(&self) -> Zone {
         Zone::named(self.value["clock"]["tz"].as_str().unwrap()).unwrap()
     }
