@@ -59,12 +59,14 @@ impl Output {
     ///
     /// Each exchange becomes one event of the target `access_log`, an error when
     /// the status is 500 or more and an info otherwise. Its fields have the
-    /// names of OpenTelemetry's stable HTTP attributes: `http.request.method`,
-    /// `url.path`, `url.query`, `url.scheme`, `http.response.status_code`,
-    /// `http.route`, `network.protocol.version`, `client.address`,
-    /// `network.peer.address`, `network.peer.port`, `server.address`,
-    /// `server.port`, `user_agent.original` and, when the response did not end
-    /// as it should, `error.type`; besides there are `duration_us` and
+    /// names of OpenTelemetry's stable HTTP attributes: `http.request.method`
+    /// (`_OTHER` for one that is not common, which is then the
+    /// `http.request.method_original`), `url.path`, `url.query`, `url.scheme`,
+    /// `http.response.status_code`, `http.route`, `network.protocol.name`,
+    /// `network.protocol.version`, `client.address`, `network.peer.address`,
+    /// `network.peer.port`, `server.address`, `server.port`,
+    /// `user_agent.original` and, when the status is 500 or more or the response
+    /// did not end as it should, `error.type`; besides there are `duration_us` and
     /// `response_body_bytes`. A field without a value is left out.
     #[cfg(feature = "tracing")]
     #[must_use]

@@ -114,7 +114,34 @@ impl Redaction {
             if index > 0 {
                 out.push(b';');
             }
-            self.write_pair(cookie, &self.cookies, out);
+            match self.find_secret(cookie) {
+                Some(start) => {
+                    out.extend_from_slice(&cookie[..start]);
+                    out.extend_from_slice(MASK);
+                }
+                None => out.extend_from_slice(cookie),
+            }
+        }
+    }
+
+    /// Returns where the value of a cookie to be masked starts.
+    ///
+    /// The name may stand wherever a server would find it: behind further `=` as in
+    /// httpd, behind a comma as in nginx.
+    fn find_secret(&self, cookie: &[u8]) -> Option<usize> {
+        let mut start = 0;
+        loop {
+            let rest = &cookie[start..];
+            let name = start
+                + rest
+                    .iter()
+                    .position(|byte| !b"= \t".contains(byte))
+                    .unwrap_or(rest.len());
+            let equals = cookie[name..].iter().position(|&byte| byte == b'=')?;
+            if has(&self.cookies, &cookie[name..name + equals]) {
+                return Some(name + equals + 1);
+            }
+            start += rest.iter().position(|&byte| byte == b',')? + 1;
         }
     }
 

@@ -181,6 +181,18 @@ fn layer_allocates_nothing_per_request() {
 }
 
 #[test]
+fn event_that_nobody_listens_to_allocates_nothing() {
+    let handler = answer(|_: Request<()>| Response::new(Full::new(Bytes::from_static(b"hello"))));
+    let bare = of_service(handler.clone());
+    let layer = AccessLogLayer::from(Output::event());
+    let logged =
+        tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), || {
+            of_service(layer.layer(handler))
+        });
+    assert_eq!(logged, bare);
+}
+
+#[test]
 fn concurrent_requests_allocate_nothing_either() {
     // Sixty requests at once use sixty records, over and over.
     let layer = AccessLogLayer::new(LogFormat::combined().with_zone(zone()), |_: &[u8]| Ok(()));

@@ -155,6 +155,25 @@ fn unknown_facts_are_left_out() {
 }
 
 #[test]
+fn methods_out_of_the_common_are_told_as_other() {
+    let layer = AccessLogLayer::from(Output::event());
+    for (method, known) in [
+        ("GET", true),
+        ("PATCH", true),
+        ("get", false),
+        ("PURGE", false),
+    ] {
+        let request = Request::builder().method(method).body(()).unwrap();
+        let got = &events(&layer, request, 200, Vec::new)[0].2;
+        let told = if known { method } else { "_OTHER" };
+        assert_eq!(got["http.request.method"], told);
+        let original = got.get("http.request.method_original");
+        let original = original.map(String::as_str);
+        assert_eq!(original, (!known).then_some(method));
+    }
+}
+
+#[test]
 fn errors_are_told_as_errors() {
     let layer = AccessLogLayer::from(Output::event()).clock(clock());
     let request = || Request::new(());

@@ -1,13 +1,13 @@
 //! Secrets that are masked.
 
-use apache_logformat::{AccessLogLayer, Escape, LogFormat, Redaction};
+use apache_logformat::{AccessLogLayer, Escape, LogFormat, Redaction, RequestTrailers};
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Empty;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Empty};
 use tower::{Layer, Service};
 
 use crate::{
-    lines::{Lines, answer},
+    lines::{Lines, Script, Step, answer},
     record::block_on,
 };
 
@@ -122,6 +122,81 @@ fn query_parameters_are_recognised_in_disguise() {
         let got = line("%q".parse().unwrap(), Some(redaction()), target);
         assert_eq!(got, expected, "{target}");
     }
+}
+
+#[test]
+fn cookies_are_recognised_in_disguise() {
+    let format = || {
+        let format = "$http_cookie|$cookie_sid|$cookie_a";
+        LogFormat::nginx(format, Escape::Nginx).unwrap()
+    };
+    for (value, expected) in [
+        ("sid=s", "sid=[redacted]|[redacted]|-"),
+        ("a=1; SID = s,t", "a=1; SID =[redacted]|[redacted]|1"),
+        (
+            "a=1,sid=s",
+            "a=1,sid=[redacted]|[redacted]|1,sid=[redacted]",
+        ),
+        (
+            "a=1,b, sid=s;a=2",
+            "a=1,b, sid=[redacted];a=2|[redacted]|1,b, sid=[redacted]",
+        ),
+        ("==sid=s; a=1", "==sid=[redacted]; a=1|-|1"),
+        ("\t= sid=s", "\\x09= sid=[redacted]|-|-"),
+        (
+            "sid; xsid=1; sidx=2;a=sid",
+            "sid; xsid=1; sidx=2;a=sid|-|sid",
+        ),
+        (" , ;=; a", " , ;=; a|-|-"),
+    ] {
+        let lines = Lines::default();
+        let layer =
+            AccessLogLayer::new(format(), lines.clone()).redaction(Redaction::none().cookie("sid"));
+        let mut service = layer.layer(answer(
+            |_: Request<()>| Response::new(Empty::<Bytes>::new()),
+        ));
+        let request = Request::get("/").header("cookie", value).body(()).unwrap();
+        block_on(service.call(request)).unwrap();
+        assert_eq!(lines.only(), expected, "{value}");
+    }
+}
+
+#[test]
+fn cookies_that_only_httpd_finds_are_masked_too() {
+    for (value, expected) in [
+        ("==sid=secret; a=1", "[redacted]|1"),
+        ("a=1, sid=secret", "-|1, sid=[redacted]"),
+    ] {
+        let lines = Lines::default();
+        let mut service = lines
+            .layer("%{sid}C|%{a}C")
+            .redaction(Redaction::none().cookie("sid"))
+            .layer(answer(
+                |_: Request<()>| Response::new(Empty::<Bytes>::new()),
+            ));
+        let request = Request::get("/").header("cookie", value).body(()).unwrap();
+        block_on(service.call(request)).unwrap();
+        assert_eq!(lines.only(), expected, "{value}");
+    }
+}
+
+#[test]
+fn trailers_are_masked_as_header_fields_are() {
+    let lines = Lines::default();
+    let mut service = lines
+        .layer("%{X-Key}^ti|%{X-Sum}^ti|%{X-Key}^to|%{X-Sum}^to")
+        .redaction(Redaction::none().header("x-key"))
+        .layer(answer(|request: Request<()>| {
+            let mut fields = HeaderMap::new();
+            fields.append("x-key", HeaderValue::from_static("secret"));
+            fields.append("x-sum", HeaderValue::from_static("a"));
+            let trailers = request.extensions().get::<RequestTrailers>().unwrap();
+            trailers.set(fields.clone());
+            Response::new(Script::new([Step::Trailers(fields)]))
+        }));
+    let response = block_on(service.call(request("/"))).unwrap();
+    block_on(response.into_body().collect()).unwrap();
+    assert_eq!(lines.only(), "[redacted]|a|[redacted]|a");
 }
 
 #[test]
