@@ -1,1 +1,9 @@
+mod bucket;
+mod definition;
+mod directory;
+mod inbox;
+mod name;
+mod order;
+mod owner;
 mod state;
+mod status;
