@@ -100,13 +100,13 @@ pub(crate) enum Ready {
 }
 
 impl Definition {
-    /// Reads the file.
+    /// Reads the text of a file, if nobody can have written it who may not command
+    /// this fleet.
     ///
     /// # Errors
     ///
-    /// Fails with all that is wrong in it, one mistake a line: file, line, key and
-    /// value, and what is allowed.
-    pub(crate) fn read(file: &Path) -> Result<Self, String> {
+    /// Fails with the file and the reason.
+    pub(crate) fn text(file: &Path) -> Result<String, String> {
         let refused = |why: &str| format!("{}: {why}", file.display());
         let io = |error| refused(&reason(&error));
         // What blocks when it is opened is no file.
@@ -128,19 +128,19 @@ impl Definition {
         if text.len() as u64 > MAX_SIZE {
             return Err(refused(&format!("is larger than {MAX_SIZE} bytes")));
         }
-        let text = String::from_utf8(text).map_err(|error| {
+        String::from_utf8(text).map_err(|error| {
             let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
             format!("{}:{line}: is no UTF-8", file.display())
-        })?;
-        Self::parse(file, &text)
+        })
     }
 
-    /// Reads the text of a file.
+    /// Reads the definition that is the text of a file.
     ///
     /// # Errors
     ///
-    /// Fails with all that is wrong in it, one mistake a line.
+    /// Fails with all that is wrong in it, one mistake a line: file, line, key and
+    /// value, and what is allowed.
     pub(crate) fn parse(file: &Path, text: &str) -> Result<Self, String> {
         let document = Document::new(file, text);
         let mut table = document.root()?;
