@@ -6,6 +6,7 @@ mod arguments;
 mod databases;
 mod facades;
 mod hiding;
+mod macros;
 mod random;
 mod readme;
 mod recorder;
