@@ -4,6 +4,8 @@ use std::fmt;
 use crate::duration::write_int;
 use crate::escape::write_visible;
 
+#[cfg(feature = "any")]
+mod any;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -13,6 +15,8 @@ mod probe;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "any")]
+pub use self::any::AnyCaptured;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteCaptured;
 

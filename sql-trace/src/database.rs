@@ -11,7 +11,7 @@ use crate::event::Target;
 /// The methods hand over to the driver. They are written once for each
 /// database because a bound `for<'c> &'c mut DB::Connection: Executor<'c>` in
 /// generic code overflows the compiler's trait solver, as sqlx notes itself.
-pub trait TraceDatabase: Database<Arguments: Clone> {
+pub trait TraceDatabase: Database {
     /// Arguments as they are kept until the statement has ended.
     #[doc(hidden)]
     type Captured: ArgSource + 'static;
@@ -58,7 +58,12 @@ pub trait TraceDatabase: Database<Arguments: Clone> {
 /// What a statement gives: rows, and a result at the end of each set of rows.
 pub(crate) type Step<DB> = Either<<DB as Database>::QueryResult, <DB as Database>::Row>;
 
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+#[cfg(any(
+    feature = "any",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "sqlite"
+))]
 macro_rules! hand_over {
     () => {
         fn rows_affected(result: &Self::QueryResult) -> u64 {
@@ -164,6 +169,34 @@ impl TraceDatabase for sqlx::MySql {
 
     fn capture(args: &mut Self::Arguments) -> Self::Captured {
         args.clone()
+    }
+
+    hand_over!();
+}
+
+#[cfg(feature = "any")]
+impl TraceDatabase for sqlx::Any {
+    type Captured = crate::args::AnyCaptured;
+
+    fn target(options: &sqlx::any::AnyConnectOptions) -> Target {
+        let url = &options.database_url;
+        let scheme = url.scheme();
+        let name = match scheme.strip_suffix(crate::any::TRACED).unwrap_or(scheme) {
+            "sqlite" => "SQLite",
+            "postgres" | "postgresql" => "PostgreSQL",
+            "mysql" | "mariadb" => "MySQL",
+            _ => Self::NAME,
+        };
+        Target {
+            name,
+            namespace: Some(url.path().trim_start_matches('/').to_owned()),
+            address: url.host_str().map(ToOwned::to_owned),
+            port: url.port(),
+        }
+    }
+
+    fn capture(args: &mut Self::Arguments) -> Self::Captured {
+        crate::args::AnyCaptured::of(args)
     }
 
     hand_over!();

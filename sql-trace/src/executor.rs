@@ -369,7 +369,7 @@ impl<DB: TraceDatabase> Shared<DB> {
     }
 }
 
-type StepStream<'e, DB> = BoxStream<'e, Result<Step<DB>, Error>>;
+pub(crate) type StepStream<'e, DB> = BoxStream<'e, Result<Step<DB>, Error>>;
 
 /// Where a statement runs, and who is told.
 pub(crate) struct On<'e, DB: TraceDatabase> {
@@ -460,11 +460,11 @@ async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
 }
 
 /// A future of the driver's, with the span that it ends.
-struct Spanned<'e, DB: TraceDatabase, T> {
+pub(crate) struct Spanned<'e, DB: TraceDatabase, T> {
     // Above the span, so that the driver has let go before the end is told.
-    inner: BoxFuture<'e, Result<T, Error>>,
-    span: Span<'e, DB>,
-    finish: fn(&mut Span<'e, DB>, Result<&T, &Error>),
+    pub(crate) inner: BoxFuture<'e, Result<T, Error>>,
+    pub(crate) span: Span<'e, DB>,
+    pub(crate) finish: fn(&mut Span<'e, DB>, Result<&T, &Error>),
 }
 
 // Nothing in it is pinned but what the box holds.
@@ -483,10 +483,10 @@ impl<DB: TraceDatabase, T> Future for Spanned<'_, DB, T> {
 }
 
 /// A stream of the driver's, with the span that it ends.
-struct Steps<'e, DB: TraceDatabase> {
+pub(crate) struct Steps<'e, DB: TraceDatabase> {
     // Above the span, so that the driver has let go before the end is told.
-    steps: StepStream<'e, DB>,
-    span: Option<Span<'e, DB>>,
+    pub(crate) steps: StepStream<'e, DB>,
+    pub(crate) span: Option<Span<'e, DB>>,
 }
 
 // Nothing in it is pinned but what the box holds.

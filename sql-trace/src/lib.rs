@@ -1,6 +1,8 @@
 //! Times every sqlx statement into your own logger, with its arguments.
 
 mod acquire;
+#[cfg(feature = "any")]
+pub mod any;
 mod args;
 mod attributes;
 #[cfg(feature = "sqlite")]
@@ -49,6 +51,9 @@ mod transaction;
 mod watchdog;
 mod writer;
 
+#[cfg(feature = "any")]
+#[doc(hidden)]
+pub use args::AnyCaptured;
 #[cfg(feature = "sqlite")]
 #[doc(hidden)]
 pub use args::SqliteCaptured;

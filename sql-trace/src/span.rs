@@ -76,13 +76,26 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
         query: E,
     ) -> (Self, Parts<DB, E>) {
         let (text, mut parts) = Parts::of(query);
+        let args = parts.arguments.as_mut().ok().and_then(Option::as_mut);
+        (Self::of_arguments(subject, interest, op, text, args), parts)
+    }
+
+    /// Makes the span of a statement that is to run with these arguments.
+    #[inline]
+    pub(crate) fn of_arguments(
+        subject: &'a Subject,
+        interest: Interest,
+        op: Op,
+        text: SqlStr,
+        args: Option<&mut DB::Arguments>,
+    ) -> Self {
         let shown = interest.told.is_some_and(|mode| mode != ArgsMode::Hidden);
-        let args = match &mut parts.arguments {
-            Ok(Some(args)) if shown && args.len() > 0 => Held::Captured(DB::capture(args)),
-            Ok(Some(args)) => Held::Hidden(args.len()),
-            _ => Held::Hidden(0),
+        let args = match args {
+            Some(args) if shown && args.len() > 0 => Held::Captured(DB::capture(args)),
+            Some(args) => Held::Hidden(args.len()),
+            None => Held::Hidden(0),
         };
-        (Self::new(subject, interest, op, text, args), parts)
+        Self::new(subject, interest, op, text, args)
     }
 
     /// Makes the span of work on a statement without arguments, such as
@@ -250,7 +263,7 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
         };
         let affected = self.op == Op::Exec
             && matches!(outcome, Outcome::Ok)
-            && statement::changes_rows(self.text.as_str(), Dialect::of(DB::NAME));
+            && statement::changes_rows(self.text.as_str(), Dialect::of(self.subject.target.name));
         let mut event = Event {
             connection: self.connection,
             statement: Some(self.text.as_str()),

@@ -51,16 +51,16 @@ fn statements() {
             let started = Instant::now();
             if at == 0 {
                 for n in 0..TURN {
-                    run(sqlx::query("SELECT ?")
+                    drop(run(sqlx::query("SELECT ?")
                         .bind(i64::from(n))
-                        .fetch_optional(&mut bare));
+                        .fetch_optional(&mut bare)));
                 }
             } else {
                 let connection = &mut traced[at - 1].1;
                 for n in 0..TURN {
-                    run(sqlx::query("SELECT ?")
+                    drop(run(sqlx::query("SELECT ?")
                         .bind(i64::from(n))
-                        .fetch_optional(&mut *connection));
+                        .fetch_optional(&mut *connection)));
                 }
             }
             turns[at].push(started.elapsed() / TURN);
@@ -115,26 +115,26 @@ fn large_arguments() {
     measure("blob", &mut |with, bare, traced| {
         let query = sqlx::query("SELECT ?").bind(blob.clone());
         if with {
-            run(query.fetch_optional(&mut *traced));
+            drop(run(query.fetch_optional(&mut *traced)));
         } else {
-            run(query.fetch_optional(&mut *bare));
+            drop(run(query.fetch_optional(&mut *bare)));
         }
     });
     measure("text", &mut |with, bare, traced| {
         let query = sqlx::query("SELECT ?").bind(text.clone());
         if with {
-            run(query.fetch_optional(&mut *traced));
+            drop(run(query.fetch_optional(&mut *traced)));
         } else {
-            run(query.fetch_optional(&mut *bare));
+            drop(run(query.fetch_optional(&mut *bare)));
         }
     });
 }
 
 fn connect(tracer: impl Tracer) -> TracedConnection<'static, Null> {
-    run(TracedConnection::<Null>::connect_traced(
+    drop(run(TracedConnection::<Null>::connect_traced(
         &NullOptions,
         tracer,
-    ))
+    )))
     .expect("a connection")
 }
 

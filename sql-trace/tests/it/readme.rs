@@ -2,7 +2,7 @@
 //! with changed imports and nothing else.
 
 use crate::databases::Database;
-use crate::tracers::default_log;
+use crate::tracers::default_lines;
 
 /// Writes an example's text twice: with the imports of sqlx, and with ours.
 macro_rules! with_both {
@@ -160,12 +160,12 @@ macro_rules! test {
                 return;
             };
             $database::as_it_stands::main(&scratch.url).await.unwrap();
-            let log = default_log();
+            default_lines();
             $database::traced::main(&scratch.url).await.unwrap();
             let insert = <$type>::words(
                 "Exec: INSERT INTO users VALUES (1, {1}, 'Ann'); args = [text(15)] (T)",
             );
-            assert!(log.has(&insert));
+            assert!(default_lines().contains(&insert));
         }
     };
 }

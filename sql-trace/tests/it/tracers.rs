@@ -1,8 +1,9 @@
 //! The ready tracers, and how they combine.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -421,23 +422,30 @@ async fn shared_tracer_serves_several_pools() {
     assert_eq!(log.take_without_times(), [line, line]);
 }
 
-/// What the default tracer wrote, which all tests share.
-pub(crate) fn default_log() -> Log {
-    static LOG: OnceLock<Log> = OnceLock::new();
-    let set = || {
-        let log = Log::default();
-        set_default_tracer(writer(log.clone())).unwrap();
-        log
-    };
-    LOG.get_or_init(set).clone()
+/// Takes what the default tracer was told on this thread, as lines.
+pub(crate) fn default_lines() -> Vec<String> {
+    static SET: Once = Once::new();
+    thread_local!(static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
+
+    SET.call_once(|| {
+        let tracer = |event: &Event<'_>| {
+            let line = without_times(&event.to_string());
+            LINES.with_borrow_mut(|lines| lines.push(line));
+        };
+        set_default_tracer(tracer).unwrap();
+    });
+    LINES.take()
 }
 
 #[tokio::test]
 async fn pool_without_a_tracer_tells_the_default_one() {
-    let log = default_log();
+    default_lines();
     let pool = SqlitePool::connect("sqlite::memory:").await.unwrap();
-    (&pool).execute("SELECT 'by default'").await.unwrap();
-    assert!(log.has("Exec: SELECT 'by default'; args = [] (T)"));
+    (&pool).execute("SELECT 1").await.unwrap();
+    assert_eq!(
+        default_lines(),
+        ["Open (T)", "Exec: SELECT 1; args = [] (T)"]
+    );
     assert!(set_default_tracer(|_: &Event<'_>| ()).is_err(), "it is set");
 }
 
