@@ -18,7 +18,8 @@ use tokio::sync::Notify;
 ///   `Connection: close`, which tells the client not to send another one there. Only a
 ///   connection that has been idle for the [linger](crate::Serve::linger) time is
 ///   closed without that: closing it at once would lose a request that is on its way.
-/// - HTTP/2 connections get a GOAWAY, which loses no stream.
+/// - HTTP/2 connections get a GOAWAY. Streams that are opened until the client has
+///   heard of it, or for the linger time, are served.
 /// - Upgraded connections, such as WebSockets, are waited for.
 /// - So is [other work](Self::hold) that asks for it.
 ///

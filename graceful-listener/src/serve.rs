@@ -1,6 +1,7 @@
 mod accept;
 mod activity;
 mod connection;
+mod last_ping;
 mod manager;
 mod request;
 mod signals;
@@ -127,7 +128,8 @@ impl<S, F> Serve<S, F> {
     /// closes it. The default is 1 s.
     ///
     /// A client that uses its connections more often than this never meets one
-    /// that is closed under it.
+    /// that is closed under it. An HTTP/2 connection, which is told at once, is
+    /// open for as long to streams that were on their way.
     pub const fn linger(mut self, linger: Duration) -> Self {
         self.options.limits.linger = linger;
         self

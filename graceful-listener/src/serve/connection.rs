@@ -63,7 +63,7 @@ pub(super) async fn run<S, B, F, Fut, T>(
         () = tokio::time::sleep(limits.header_read_timeout) => Err(std::io::ErrorKind::TimedOut.into()),
     };
     let io = match accepted {
-        Ok(io) => Watched::new(io, Arc::clone(&watch.activity)),
+        Ok(io) => Watched::new(io, Arc::clone(&watch.activity), limits.linger),
         Err(error) => {
             return debug!(peer = %endpoints.peer(), %error, "connection refused by the acceptor");
         }

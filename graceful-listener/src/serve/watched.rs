@@ -2,20 +2,27 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
+use super::last_ping::LastPing;
 
 /// Tells what is read from a connection, after decryption if there is any.
 pub(super) struct Watched<T> {
     io: T,
     activity: Arc<Activity>,
+    last_ping: LastPing,
 }
 
 impl<T> Watched<T> {
-    pub(super) const fn new(io: T, activity: Arc<Activity>) -> Self {
-        Self { io, activity }
+    pub(super) const fn new(io: T, activity: Arc<Activity>, linger: Duration) -> Self {
+        Self {
+            io,
+            activity,
+            last_ping: LastPing::new(linger),
+        }
     }
 }
 
@@ -25,13 +32,25 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
-        let read = &buffer.filled()[before..];
-        if !read.is_empty() {
-            self.activity.read(read);
+        loop {
+            if this.last_ping.poll_release(cx, buffer) {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+            let read = &buffer.filled()[before..];
+            if read.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.activity.read(read);
+            let is_http2 = this.activity.is_http2();
+            this.last_ping.keep_back(buffer, before, is_http2);
+            // Nothing would be taken for the end.
+            if buffer.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
         }
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! HTTP/2 loses no stream when the service ends.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::drain::Service;
+use crate::http::DEADLINE;
 
 type Sender = SendRequest<Empty<Bytes>>;
 
@@ -149,6 +151,125 @@ fn deadline_cuts_streams_that_are_left() {
         assert!(held.await.unwrap().is_err());
     });
     assert_eq!(service.end().cut, 1);
+}
+
+/// A client that writes its frames itself.
+struct Raw {
+    stream: std::net::TcpStream,
+    /// The last stream that the server has said it serves.
+    last: Option<u32>,
+}
+
+impl Raw {
+    /// A connection that has had its first answer, on stream 1.
+    fn connect(address: SocketAddr) -> Self {
+        let stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut raw = Self { stream, last: None };
+        raw.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        raw.send(&frame(SETTINGS, 0, 0, b""));
+        raw.send(&get(1));
+        assert_eq!(raw.next_data(), (1, b"hello".to_vec()));
+        raw
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// The kind, stream and payload of the next frame, if there is one.
+    fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        if self.stream.read(&mut head[..1]).unwrap() == 0 {
+            return None;
+        }
+        self.stream.read_exact(&mut head[1..]).unwrap();
+        let [_, _, _, kind, _, stream @ ..] = head;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        self.stream.read_exact(&mut payload).unwrap();
+        if kind == GOAWAY {
+            self.last = Some(u32::from_be_bytes(payload[..4].try_into().unwrap()));
+        }
+        Some((kind, u32::from_be_bytes(stream), payload))
+    }
+
+    fn next_data(&mut self) -> (u32, Vec<u8>) {
+        loop {
+            let (kind, stream, payload) = self.next().expect("a response");
+            if kind == DATA && !payload.is_empty() {
+                return (stream, payload);
+            }
+        }
+    }
+
+    /// The ping that asks for an answer.
+    fn next_ping(&mut self) -> Vec<u8> {
+        loop {
+            let (kind, _, payload) = self.next().expect("a ping");
+            if kind == PING {
+                return payload;
+            }
+        }
+    }
+
+    /// Reads to the end, and returns the last stream that was served.
+    fn end(mut self) -> Option<u32> {
+        while self.next().is_some() {}
+        self.last
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// `GET http://test/`, whose head and end are one frame.
+fn get(stream: u32) -> Vec<u8> {
+    frame(HEADERS, 0x5, stream, b"\x82\x86\x84\x41\x04test")
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+
+#[test]
+fn streams_that_cross_the_goaway_are_served() {
+    let service = Service::with(|serve| serve.linger(Duration::from_secs(1)));
+    let mut client = Raw::connect(service.address);
+    service.drain.start();
+    let ping = client.next_ping();
+    // Answers to pings overtake what waits to be sent, in many a client.
+    client.send(&[frame(PING, 1, 0, &ping), get(3)].concat());
+    assert_eq!(client.next_data(), (3, b"hello".to_vec()));
+    client.send(&get(5));
+    assert_eq!(client.next_data(), (5, b"hello".to_vec()));
+    assert_eq!(client.last, Some(u32::MAX >> 1), "it has not ended yet");
+    assert_eq!(client.end(), Some(5));
+    assert_eq!(service.end().cut, 0);
+}
+
+#[test]
+fn answer_that_was_kept_back_does_not_tear_a_frame() {
+    let service = Service::with(|serve| serve.linger(Duration::from_millis(50)));
+    let mut client = Raw::connect(service.address);
+    service.drain.start();
+    let ping = client.next_ping();
+    let request = get(3);
+    let (head, rest) = request.split_at(12);
+    client.send(&[&frame(PING, 1, 0, &ping), head].concat());
+    // By now it is due.
+    std::thread::sleep(Duration::from_millis(150));
+    client.send(rest);
+    assert_eq!(client.next_data(), (3, b"hello".to_vec()));
+    assert_eq!(client.end(), Some(3));
+    assert_eq!(service.end().cut, 0);
 }
 
 /// Load over HTTP/2: each connection carries four loops.
