@@ -132,6 +132,8 @@ pub use socket::TokioSocket;
 pub use socket_file::SocketFile;
 #[cfg(feature = "cli")]
 pub use starter::command_line::start_server;
+#[cfg(feature = "cli")]
+pub use fleet::fleet;
 pub use upgrade::{Successor, UpgradeError, Upgrader};
 
 #[cfg(doctest)]

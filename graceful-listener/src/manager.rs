@@ -46,6 +46,11 @@ impl Manager {
         self.send(&message);
     }
 
+    /// Tells anything else.
+    pub(crate) fn tell(&self, message: &NotifyMessage) {
+        self.send(message);
+    }
+
     pub(crate) fn stopping(&self) {
         self.send(&NotifyMessage::new().stopping());
     }

@@ -320,8 +320,22 @@ impl NotifyReceiver {
         Self::from_socket(socket)
     }
 
+    /// Creates the socket as a file, so that who comes after us can have one of the
+    /// same name.
+    #[cfg(feature = "cli")]
+    pub(crate) fn bind_at(path: &std::path::Path) -> io::Result<Self> {
+        let socket = UnixDatagram::bind(path)?;
+        setsockopt(&socket, PassCred, &true)?;
+        socket.set_nonblocking(true)?;
+        Self::from_socket(socket)
+    }
+
     fn from_socket(socket: UnixDatagram) -> io::Result<Self> {
         let address = socket.local_addr()?;
+        if let Some(path) = address.as_pathname() {
+            let name = path.as_os_str().to_owned();
+            return Ok(Self { socket, name });
+        }
         let chosen = address
             .as_abstract_name()
             .ok_or_else(|| io::Error::other("the kernel gave the notification socket no name"))?;

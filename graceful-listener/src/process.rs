@@ -12,7 +12,7 @@ use nix::libc::{self, c_int, c_uint, pid_t};
 
 pub(crate) use self::cgroup::Cgroup;
 pub(crate) use self::exit::Exit;
-pub(crate) use self::identity::{Certificate, Identity};
+pub(crate) use self::identity::{Certificate, Identity, boot_id};
 pub(crate) use self::limit::{Limit, Value};
 pub(crate) use self::lineage::lineage;
 pub(crate) use self::signal::{Signal, UnknownSignal};
@@ -50,6 +50,12 @@ impl Process {
     /// Whoever calls has to look after this call whether it is the process meant.
     pub(crate) fn from_stranger(pid: pid_t) -> io::Result<Self> {
         Ok(Self::new(pid, pidfd_open(pid)?, false))
+    }
+
+    /// Goes on holding a process whose pidfd was kept open across `exec`, and which
+    /// is reaped.
+    pub(crate) const fn from_inherited(pid: pid_t, pidfd: OwnedFd) -> Self {
+        Self::new(pid, pidfd, false)
     }
 
     pub(crate) const fn pid(&self) -> pid_t {
@@ -94,6 +100,12 @@ impl Process {
             Ok(()) => true,
             Err(error) => error.raw_os_error() == Some(libc::EPERM),
         }
+    }
+
+    /// Returns true if the process has ended, and its parent knows.
+    pub(crate) fn is_reaped(&self) -> bool {
+        let sent = self.signal_none();
+        sent.is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
     }
 
     /// Fails if the process is reaped, and does nothing to it.
@@ -157,7 +169,19 @@ impl Process {
                 return Exit::from_raw(info.exit_code);
             }
         }
-        Exit::Unknown
+        self.zombie_exit().unwrap_or(Exit::Unknown)
+    }
+
+    /// Returns how the process ended, if its parent has not taken note of that yet.
+    fn zombie_exit(&self) -> Option<Exit> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let raw: c_int = fields.trim_end().rsplit(' ').next()?.parse().ok()?;
+        // To those who may not know it the kernel says 0.
+        let told = raw != 0 || nix::unistd::geteuid().is_root();
+        // What was read is of this process only if that is not reaped by now.
+        (fields.starts_with('Z') && told && self.signal_none().is_ok())
+            .then(|| Exit::from_raw(raw))
     }
 
     /// Copies a descriptor out of the process, which this one must be allowed to trace.

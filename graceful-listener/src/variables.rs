@@ -92,7 +92,8 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 }
 
 /// Between us and whoever started us, or ours to set.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
+    crate::fleet::RESUME,
     "LISTEN_FDNAMES",
     "LISTEN_FDS",
     "LISTEN_PID",

@@ -53,6 +53,12 @@ impl Watch {
             .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
     }
 
+    /// Watches what is added under `key` only for its being hung up.
+    pub(crate) fn await_hang_up(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
+        let mut event = EpollEvent::new(EpollFlags::empty(), key);
+        Ok(self.epoll.modify(fd, &mut event)?)
+    }
+
     /// Waits until something happens or the deadline has come, and puts what
     /// happened into `events`.
     pub(crate) fn wait(&self, deadline: Option<Moment>, events: &mut Vec<Event>) -> io::Result<()> {

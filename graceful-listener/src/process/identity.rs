@@ -165,6 +165,13 @@ impl Certificate {
         }
     }
 
+    /// Removes what was prepared for a process that was not started.
+    pub(crate) fn discard(&self) {
+        // It is removed by the process if that came so far.
+        // SAFETY: a string that outlives the call.
+        unsafe { libc::unlink(self.draft_path.as_ptr()) };
+    }
+
     /// Writes the file for a process that could not do so itself.
     ///
     /// # Errors
@@ -288,7 +295,7 @@ fn start_time(stat: &[u8]) -> Option<u64> {
 }
 
 /// Returns what names the time since this machine was started.
-fn boot_id() -> io::Result<String> {
+pub(crate) fn boot_id() -> io::Result<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Ok(id.trim_end().into())
 }

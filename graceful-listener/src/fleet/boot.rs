@@ -1,0 +1,319 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::bucket::Bucket;
+use super::definition::Definition;
+use super::directory::Directory;
+use super::handover::{self, Record};
+use super::host::Host;
+use super::inbox::Inbox;
+use super::instance::Instance;
+use super::memory::{self, Memory};
+use super::note::{self, Note};
+use super::program::Program;
+use super::recipe::Recipe;
+use super::state::{Machine, Restart};
+use super::supervisor::{NOTIFY, Options, Supervisor, since};
+use super::wakeup::Wakeup;
+use crate::descriptor;
+use crate::failure::{Failure, reason};
+use crate::log::Log;
+use crate::manager::Manager;
+use crate::moment::Moment;
+use crate::notify::{Notifier, NotifyMessage, NotifyReceiver};
+use crate::pid_file::PidFile;
+use crate::process::{Identity, Process, Signal, boot_id};
+use crate::succession::Invocation;
+use crate::watch::Watch;
+
+impl Supervisor {
+    /// Opens the directory, and takes hold of what runs already.
+    pub(super) fn boot(options: &Options, args: Vec<std::ffi::OsString>) -> Result<Self, Failure> {
+        let record = handover::left_to_us()?;
+        let directory = Directory::open(&options.dir)?;
+        let log = Log::new("fleet", options.log_format);
+        let lock = match &record {
+            None => PidFile::create(directory.lock()).map_err(|error| Failure::new(error.to_string()))?,
+            Some(record) => descriptor::inherited(record.lock)
+                .map_err(|error| Failure::io("failed to take over the pid file", &error))
+                .and_then(|fd| {
+                    PidFile::from_inherited(directory.lock(), fd)
+                        .map_err(|error| Failure::new(error.to_string()))
+                })?,
+        };
+        raise_limit(&log);
+        let watch = crate::process::default_action(Signal::CHLD)
+            .and_then(|()| Watch::new(&WATCHED_SIGNALS))
+            .map_err(|error| Failure::io("failed to watch for signals", &error))?;
+        let root = std::path::absolute(directory.root())
+            .map_err(|error| Failure::io(directory.root().display(), &error))?;
+        let notify = listen(&directory.run(), record.as_ref())
+            .map_err(|error| Failure::io("failed to listen for READY=1", &error))?;
+        let null = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map_err(|error| Failure::io("failed to open /dev/null", &error))?;
+        let boot = boot_id().map_err(|error| Failure::io("failed to read the boot id", &error))?;
+        let wakeup = Wakeup::new(&directory.programs(), &directory.inbox(), &watch, &log);
+        watch
+            .add(&notify, NOTIFY)
+            .map_err(|error| Failure::io("failed to listen for READY=1", &error))?;
+        let notifier = Notifier::from_env().map_err(|error| Failure::new(error.to_string()))?;
+        let host = Host {
+            log,
+            watch,
+            root,
+            run: directory.run(),
+            logs: directory.log(),
+            variables: crate::variables::inherited(),
+            null,
+            notify: notify.name().to_owned(),
+            boot,
+            changed: true.into(),
+        };
+        let now = Moment::now();
+        let mut supervisor = Self {
+            host,
+            invocation: Invocation::new(args, "fleet"),
+            inbox: Inbox::new(&directory),
+            directory,
+            lock,
+            wakeup,
+            notify,
+            manager: Manager::new(notifier),
+            bucket: Bucket::new(options.rate, options.burst, now),
+            programs: Vec::new(),
+            order: Vec::new(),
+            owners: HashMap::new(),
+            files: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            scan_programs: true,
+            scan_inbox: true,
+            scan_at: None,
+            pending: Vec::new(),
+            leftovers: Vec::new(),
+            since: since(),
+            status_at: now,
+            status_failed: false,
+            start_at: None,
+            starts_waiting: 0,
+            stopping: false,
+            upgrade: false,
+            upgraded: false,
+            trial: None,
+        };
+        match record {
+            Some(record) => supervisor.take_up(record)?,
+            None => {
+                supervisor.host.log.line(format_args!(
+                    "fleet {} supervises {}",
+                    env!("CARGO_PKG_VERSION"),
+                    supervisor.host.root.display()
+                ));
+                supervisor.adopt();
+            }
+        }
+        supervisor.arrange();
+        // Whoever waits for a service manager waits for somebody to command.
+        supervisor.manager.tell(&NotifyMessage::new().ready());
+        Ok(supervisor)
+    }
+
+    /// Takes hold of what a supervisor has left that was killed.
+    fn adopt(&mut self) {
+        let mut notes = Vec::new();
+        for path in self.left() {
+            match path.extension().and_then(OsStr::to_str) {
+                Some(memory::EXTENSION) => self.recall(&path),
+                Some(note::EXTENSION) => notes.push(path),
+                Some("new") => drop(fs::remove_file(&path)),
+                _ => {}
+            }
+        }
+        let (mut adopted, mut gone) = (0_u32, Vec::new());
+        for path in notes {
+            let found = fs::read_to_string(&path).and_then(|text| {
+                let (identity, rest) = Identity::parse(&text).ok_or(io::ErrorKind::InvalidData)?;
+                let note = Note::parse(rest).ok_or(io::ErrorKind::InvalidData)?;
+                Ok((identity.find()?, note))
+            });
+            match found {
+                Ok((Some(process), note)) => {
+                    adopted += 1;
+                    self.adopt_process(process, &note);
+                }
+                Ok((None, note)) => {
+                    drop(fs::remove_file(&path));
+                    gone.push(note);
+                }
+                Err(error) => self.host.log.line(format_args!(
+                    "{}: {}; what it stands for is not known",
+                    path.display(),
+                    reason(&error)
+                )),
+            }
+        }
+        for note in gone {
+            self.note_missed_end(&note);
+        }
+        if adopted > 0 {
+            self.host.log.line(format_args!(
+                "adopted {adopted} processes, whose supervisor is gone"
+            ));
+        }
+    }
+
+    fn left(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.host.run).into_iter().flatten().flatten();
+        let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        paths
+    }
+
+    fn recall(&mut self, path: &Path) {
+        let name = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+        let file = self.directory.programs().join(format!("{name}.toml"));
+        let memory = Memory::read(&self.host.run, name, &self.host.boot);
+        let recalled = memory.and_then(|memory| {
+            let definition = Definition::parse(&file, &memory.definition).ok()?;
+            Some((memory, definition))
+        });
+        let Some((memory, definition)) = recalled else {
+            // Of another life of this machine.
+            drop(fs::remove_file(path));
+            return;
+        };
+        let text = memory.definition.clone();
+        let mut program = Program::new(name, text, definition, Some(&memory));
+        for (index, state) in &memory.ended {
+            let now = Moment::now();
+            let recipe = Rc::clone(&program.recipe);
+            let mut instance = Instance::new(*index, program.generation, recipe, now);
+            instance.machine = Machine::ended(*state, now);
+            program.instances.push(instance);
+        }
+        self.programs.push(program);
+    }
+
+    fn adopt_process(&mut self, process: Process, note: &Note) {
+        let pid = process.pid();
+        let program = self
+            .programs
+            .iter_mut()
+            .find(|program| *program.name == *note.program);
+        let Some(program) = program else {
+            self.host.log.line(format_args!(
+                "process {pid} is of program {}, of which nothing else is known: sending TERM to it",
+                note.program
+            ));
+            self.end_stranger(process);
+            return;
+        };
+        let recipe = Rc::clone(&program.recipe);
+        // What was written down later than the process was started is wrong.
+        program.instances.retain(|instance| {
+            instance.index != note.index || instance.process.is_some()
+        });
+        match Instance::adopt(process, note, recipe, &self.host) {
+            Ok(instance) => {
+                self.host.log.line(format_args!(
+                    "{}:{} is process {pid} still, {}",
+                    note.program,
+                    note.index,
+                    instance.state()
+                ));
+                program.generation = program.generation.max(note.generation);
+                program.instances.push(instance);
+            }
+            Err(error) => self.host.log.line(format_args!(
+                "{}:{}: failed to watch process {pid}: {}",
+                note.program,
+                note.index,
+                reason(&error)
+            )),
+        }
+    }
+
+    fn end_stranger(&mut self, process: Process) {
+        // It fails only for one that has ended already.
+        let _ = process.signal_group(Signal::TERM);
+        self.leftovers.push((process, Moment::now() + STRANGER));
+    }
+
+    /// A process has ended while nobody looked: how, is not known.
+    fn note_missed_end(&mut self, note: &Note) {
+        let program = self
+            .programs
+            .iter_mut()
+            .find(|program| *program.name == *note.program);
+        let Some(program) = program else { return };
+        let known = |instance: &Instance| instance.index == note.index;
+        if program.recipe.policy.restart != Restart::Never || program.instances.iter().any(known) {
+            return;
+        }
+        let now = Moment::now();
+        let recipe: Rc<Recipe> = Rc::clone(&program.recipe);
+        let mut instance = Instance::new(note.index, note.generation, recipe, now);
+        instance.machine = Machine::ended(super::state::State::Exited, now);
+        instance.exit = Some("ended while no supervisor ran".into());
+        program.instances.push(instance);
+    }
+}
+
+/// Each process takes a descriptor.
+fn raise_limit(log: &Log) {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        log.line(format_args!(
+            "failed to raise the limit on open files: {}",
+            errno.desc()
+        ));
+    }
+}
+
+/// Opens the socket on which programs tell that they are ready: always under the
+/// same name, so that those that are adopted reach us too.
+fn listen(run: &Path, record: Option<&Record>) -> io::Result<NotifyReceiver> {
+    let inherited = |record: &Record| -> io::Result<OwnedFd> { descriptor::inherited(record.notify) };
+    if let Some(record) = record {
+        return NotifyReceiver::from_inherited(inherited(record)?);
+    }
+    let path = std::path::absolute(run.join("notify"))?;
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let receiver = NotifyReceiver::bind_at(&path)?;
+    // Programs of all users write to it; the kernel tells who they are.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+    Ok(receiver)
+}
+
+/// Everything that must not kill the supervisor.
+const WATCHED_SIGNALS: [Signal; 11] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::ALRM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::CHLD,
+    Signal::TTIN,
+    Signal::TTOU,
+    Signal::WINCH,
+];
+/// What a process has to end that no program is known for.
+const STRANGER: Duration = Duration::from_secs(10);

@@ -1,0 +1,365 @@
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use super::definition::Definition;
+use super::instance::{Instance, key};
+use super::memory::Memory;
+use super::program::Program;
+use super::recipe::Recipe;
+use super::state::Machine;
+use super::supervisor::Supervisor;
+use crate::descriptor;
+use crate::failure::{Failure, reason};
+use crate::log_command::LogCommand;
+use crate::moment::Moment;
+use crate::process::Process;
+use crate::succession::{self, Succession, Verdict, refusal};
+
+/// The state of a supervisor for the program that it executes in its own place.
+///
+/// Fields may be added, with defaults for what an older program did not write.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Record {
+    /// The version of the program that wrote it.
+    version: String,
+    pub(super) lock: RawFd,
+    pub(super) notify: RawFd,
+    since: u64,
+    /// It was asked for by a command.
+    #[serde(default)]
+    commanded: bool,
+    programs: Vec<ProgramRecord>,
+    #[serde(default)]
+    leftovers: Vec<LeftoverRecord>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct ProgramRecord {
+    name: String,
+    memory: Memory,
+    #[serde(default)]
+    removed: bool,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    halted: Option<String>,
+    #[serde(default)]
+    counted: Option<u32>,
+    #[serde(default)]
+    log: Option<LogRecord>,
+    instances: Vec<InstanceRecord>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct LogRecord {
+    command: OsString,
+    reader: RawFd,
+    writer: RawFd,
+    output: [RawFd; 2],
+    pid: Option<i32>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct InstanceRecord {
+    index: u32,
+    generation: u64,
+    machine: Machine,
+    pid: Option<i32>,
+    /// It was not started by this supervisor, but adopted.
+    adopted: bool,
+    starts: u64,
+    since: u64,
+    ready: bool,
+    exit: Option<String>,
+    accepted: bool,
+    output: Vec<String>,
+    mark: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct LeftoverRecord {
+    pid: i32,
+    pidfd: RawFd,
+    at: Moment,
+}
+
+impl Supervisor {
+    /// Asks the program that is now under our name whether it can take over.
+    pub(super) fn request_upgrade(&mut self) {
+        self.upgrade = false;
+        self.host.log.line(format_args!(
+            "upgrade: trying {}",
+            self.invocation.program.display()
+        ));
+        let trial = succession::write(NAME, &self.record())
+            .and_then(|record| SUCCESSION.try_program(&self.invocation, &record))
+            .and_then(|trial| {
+                let key = key(&trial.process);
+                self.host.watch.add(&trial.process, key).map(|()| trial)
+            });
+        match trial {
+            Ok(trial) => self.trial = Some(trial),
+            Err(error) => {
+                let why = refusal(&self.invocation, &error);
+                self.host.log.line(&why);
+                self.fail_upgrade(&why);
+            }
+        }
+    }
+
+    /// Looks whether the new program has answered, and makes way for it if it has.
+    pub(super) fn conclude_upgrade(&mut self) {
+        let why = match SUCCESSION.verdict(&mut self.trial) {
+            None => return,
+            Some(_) if self.stopping => "the fleet ends".into(),
+            Some(Verdict::Unable(why)) => format!(
+                "{} cannot take over: it {why}; going on with the old program",
+                self.invocation.program.display()
+            ),
+            Some(Verdict::Able) => self.execute(),
+        };
+        self.host.log.line(&why);
+        self.fail_upgrade(&why);
+    }
+
+    /// Becomes the new program. Returns only if that fails, with the reason.
+    fn execute(&mut self) -> String {
+        for program in &mut self.programs {
+            program.write_memory(&self.host);
+        }
+        let record = match succession::write(NAME, &self.record()) {
+            Ok(record) => record,
+            Err(error) => return refusal(&self.invocation, &error),
+        };
+        self.host.log.line(format_args!(
+            "executing {}",
+            self.invocation.program.display()
+        ));
+        let mut kept: Vec<BorrowedFd<'_>> = vec![self.lock.as_fd(), self.notify.as_fd()];
+        kept.extend(self.leftovers.iter().map(|(process, _)| process.as_fd()));
+        for log in self.programs.iter().filter_map(|program| program.log.as_ref()) {
+            kept.extend([
+                log.reader.as_fd(),
+                log.writer.as_fd(),
+                log.output[0].as_fd(),
+                log.output[1].as_fd(),
+            ]);
+        }
+        let error = SUCCESSION.execute(&self.invocation, &record, kept);
+        refusal(&self.invocation, &error)
+    }
+
+    fn record(&self) -> Record {
+        Record {
+            version: env!("CARGO_PKG_VERSION").into(),
+            lock: self.lock.as_fd().as_raw_fd(),
+            notify: self.notify.as_fd().as_raw_fd(),
+            since: self.since,
+            commanded: self.is_upgrade_commanded(),
+            programs: self
+                .programs
+                .iter()
+                .map(|program| program.record(&self.host.boot))
+                .collect(),
+            leftovers: self
+                .leftovers
+                .iter()
+                .map(|(process, at)| LeftoverRecord {
+                    pid: process.pid(),
+                    pidfd: process.as_fd().as_raw_fd(),
+                    at: *at,
+                })
+                .collect(),
+        }
+    }
+
+    /// Goes on where the program that executed this one has stopped.
+    pub(super) fn take_up(&mut self, record: Record) -> Result<(), Failure> {
+        self.since = record.since;
+        self.upgraded = record.commanded;
+        for program in record.programs {
+            self.take_up_program(program)?;
+        }
+        for leftover in record.leftovers {
+            if let Ok(pidfd) = descriptor::inherited(leftover.pidfd) {
+                let process = Process::from_inherited(leftover.pid, pidfd);
+                self.leftovers.push((process, leftover.at));
+            }
+        }
+        self.host.log.line(format_args!(
+            "fleet {} goes on after {}",
+            env!("CARGO_PKG_VERSION"),
+            record.version
+        ));
+        Ok(())
+    }
+
+    fn take_up_program(
+        &mut self,
+        record: ProgramRecord,
+    ) -> Result<(), Failure> {
+        let file = self
+            .directory
+            .programs()
+            .join(format!("{}.toml", record.name));
+        let text = record.memory.definition.clone();
+        let definition = Definition::parse(&file, &text).map_err(|why| {
+            Failure::new(format!("{}: cannot go on with it: {why}", record.name))
+        })?;
+        let mut program = Program::new(&record.name, text, definition, Some(&record.memory));
+        program.removed = record.removed;
+        program.error = record.error;
+        program.halted = record.halted;
+        program.set_counted(record.counted);
+        if let Some(log) = record.log {
+            program.log = Some(LogCommand::take_over(log)?);
+        }
+        for record in record.instances {
+            let recipe: Rc<Recipe> = Rc::clone(&program.recipe);
+            let mut instance = Instance::new(record.index, record.generation, recipe, Moment::now());
+            instance.take_up(&record);
+            if let Some(pid) = record.pid {
+                let process = if record.adopted {
+                    Process::from_stranger(pid)
+                } else {
+                    Process::from_child(pid)
+                };
+                let process = process.and_then(|process| {
+                    self.host.watch.add(&process, key(&process))?;
+                    Ok(process)
+                });
+                match process {
+                    Ok(process) => instance.process = Some(process),
+                    Err(error) => {
+                        self.host.log.line(format_args!(
+                            "{}:{}: process {pid} is gone: {}",
+                            program.name,
+                            record.index,
+                            reason(&error)
+                        ));
+                        instance.lose(&program.name, &self.host);
+                    }
+                }
+            }
+            program.instances.push(instance);
+        }
+        self.programs.push(program);
+        Ok(())
+    }
+}
+
+impl Program {
+    fn record(&self, boot: &str) -> ProgramRecord {
+        ProgramRecord {
+            name: self.name.as_ref().into(),
+            memory: self.memory(boot),
+            removed: self.removed,
+            error: self.error.clone(),
+            halted: self.halted.clone(),
+            counted: self.counter().and_then(|counter| counter.count),
+            log: self.log.as_ref().map(|log| LogRecord {
+                command: log.command.clone(),
+                reader: log.reader.as_raw_fd(),
+                writer: log.writer.as_raw_fd(),
+                output: [log.output[0].as_raw_fd(), log.output[1].as_raw_fd()],
+                pid: log.pid(),
+            }),
+            instances: self.instances.iter().map(Instance::record).collect(),
+        }
+    }
+}
+
+impl Instance {
+    fn record(&self) -> InstanceRecord {
+        InstanceRecord {
+            index: self.index,
+            generation: self.generation,
+            machine: self.machine,
+            pid: self.pid(),
+            adopted: self
+                .process
+                .as_ref()
+                .is_some_and(|process| !process.is_child()),
+            starts: self.starts,
+            since: self.since,
+            ready: self.ready,
+            exit: self.exit.clone(),
+            accepted: self.accepted,
+            output: self.output.clone(),
+            mark: self.mark,
+        }
+    }
+
+    fn take_up(&mut self, record: &InstanceRecord) {
+        self.machine = record.machine;
+        self.starts = record.starts;
+        self.since = record.since;
+        self.ready = record.ready;
+        self.exit.clone_from(&record.exit);
+        self.accepted = record.accepted;
+        self.output.clone_from(&record.output);
+        self.mark = record.mark;
+    }
+}
+
+impl LogCommand {
+    /// Takes over the pipe of the program that executed this one.
+    fn take_over(record: LogRecord) -> Result<Self, Failure> {
+        let pipe = |number| {
+            descriptor::inherited(number)
+                .map_err(|error| Failure::io("failed to take over the pipe of a log", &error))
+        };
+        let output = [pipe(record.output[0])?, pipe(record.output[1])?];
+        let mut log = Self::resume(
+            record.command,
+            pipe(record.reader)?.into(),
+            pipe(record.writer)?.into(),
+            output,
+        );
+        log.process = record.pid.and_then(|pid| Process::from_child(pid).ok());
+        Ok(log)
+    }
+}
+
+/// Returns the state that the program that executed this one has left to it.
+pub(super) fn left_to_us() -> Result<Option<Record>, Failure> {
+    SUCCESSION
+        .left_to_us()
+        .map(|file| file.and_then(succession::read))
+        .transpose()
+        .map_err(|error| Failure::io("failed to read the state to go on with", &error))
+}
+
+/// Answers the question whether this program can go on with a state.
+///
+/// # Errors
+///
+/// Fails with the reason if it cannot.
+pub(crate) fn check(fd: RawFd) -> Result<&'static str, Failure> {
+    let record: Record = descriptor::inherited(fd)
+        .and_then(|fd: OwnedFd| succession::read(File::from(fd)))
+        .map_err(|error| Failure::io("failed to read the state to go on with", &error))?;
+    for program in &record.programs {
+        let file = format!("{}.toml", program.name);
+        Definition::parse(file.as_ref(), &program.memory.definition)
+            .map_err(|why| Failure::new(format!("cannot go on with {why}")))?;
+    }
+    Ok(SUCCESSION.answer)
+}
+
+/// How a supervisor and its successor find each other.
+const SUCCESSION: Succession = Succession {
+    variable: RESUME,
+    option: CHECK,
+    answer: "fleet can go on\n",
+};
+/// Tells the program that this process executes next that it takes over.
+pub(crate) const RESUME: &str = "FLEET_RESUME";
+/// The option, not for people, that asks whether a program can take over.
+pub(crate) const CHECK: &str = "check-resume";
+/// The name under which `/proc/PID/fd` shows the record.
+const NAME: &str = "fleet";

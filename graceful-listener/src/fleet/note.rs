@@ -1,0 +1,87 @@
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::moment::Moment;
+
+/// What the pid file of an instance says beside who its process is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Note {
+    pub(crate) program: String,
+    pub(crate) index: u32,
+    pub(crate) generation: u64,
+    pub(crate) started: Moment,
+    /// It has said that it is ready.
+    pub(crate) ready: bool,
+}
+
+impl Note {
+    /// Returns the place of the pid file.
+    pub(crate) fn path(run: &Path, program: &str, index: u32, generation: u64) -> PathBuf {
+        run.join(format!("{program}.{index}.{generation}.{EXTENSION}"))
+    }
+
+    /// Writes the lines that follow the identity.
+    pub(crate) fn write(&self) -> String {
+        let Self {
+            program,
+            index,
+            generation,
+            started,
+            ready,
+        } = self;
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "program {program}\ninstance {index}\ngeneration {generation}\nstarted {}\n",
+            started.as_millis()
+        );
+        if *ready {
+            text.push_str("ready\n");
+        }
+        text
+    }
+
+    /// Reads the lines that follow the identity.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (program, rest) = text.strip_prefix("program ")?.split_once('\n')?;
+        let (index, rest) = rest.strip_prefix("instance ")?.split_once('\n')?;
+        let (generation, rest) = rest.strip_prefix("generation ")?.split_once('\n')?;
+        let (started, rest) = rest.strip_prefix("started ")?.split_once('\n')?;
+        Some(Self {
+            program: program.into(),
+            index: index.parse().ok()?,
+            generation: generation.parse().ok()?,
+            started: Moment::from_millis(started.parse().ok()?),
+            ready: rest == "ready\n",
+        })
+    }
+}
+
+/// How the names of pid files end.
+pub(crate) const EXTENSION: &str = "pid";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn note_is_read_back(
+            program in "[a-z][a-z0-9_.-]{0,8}", index: u32, generation: u64, started: u32, ready: bool,
+        ) {
+            let note = Note {
+                program, index, generation, ready,
+                started: Moment::from_millis(started.into()),
+            };
+            prop_assert_eq!(Note::parse(&note.write()), Some(note));
+        }
+
+        #[test]
+        fn no_note_panics(text in "(program |instance |\n|[a-z0-9]){0,12}") {
+            let _ = Note::parse(&text);
+        }
+    }
+}

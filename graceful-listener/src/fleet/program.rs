@@ -1,0 +1,476 @@
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::counter::Counter;
+use super::definition::{Definition, Instances, LogTarget};
+use super::host::Host;
+use super::instance::{Ended, Instance};
+use super::memory::Memory;
+use super::recipe::{Outlets, Recipe};
+use super::state::{Event, State};
+use super::status::ProgramStatus;
+use crate::failure::reason;
+use crate::log_command::LogCommand;
+use crate::moment::Moment;
+use crate::process::Signal;
+use crate::sockets::Sockets;
+
+/// One program of the fleet with all its instances.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) name: Rc<str>,
+    /// Its file as it was last accepted.
+    text: String,
+    pub(crate) recipe: Rc<Recipe>,
+    /// What of it is older is to be replaced.
+    pub(crate) generation: u64,
+    /// Its file is gone.
+    pub(crate) removed: bool,
+    /// It was stopped by a command.
+    pub(crate) stopped: bool,
+    scale: Option<u32>,
+    counter: Option<Counter>,
+    /// Why its file, as it is now, is not what runs.
+    pub(crate) error: Option<String>,
+    /// Why what is older is not replaced.
+    pub(crate) halted: Option<String>,
+    pub(crate) waiting_for: Option<String>,
+    pub(crate) instances: Vec<Instance>,
+    pub(crate) log: Option<LogCommand>,
+    pub(crate) sockets: Sockets,
+    /// When it could not be written down what a supervisor after us has to know.
+    remember_at: Option<Moment>,
+    /// What was written down last.
+    remembered: Memory,
+}
+
+impl Program {
+    /// A program whose file is new, or that was left to us.
+    pub(crate) fn new(name: &str, text: String, definition: Definition, memory: Option<&Memory>) -> Self {
+        let autostart = definition.autostart;
+        let counter = Counter::of(&definition.instances);
+        Self {
+            name: name.into(),
+            text,
+            recipe: Rc::new(Recipe::new(definition)),
+            generation: memory.map_or(1, |memory| memory.generation),
+            removed: false,
+            stopped: memory.map_or(!autostart, |memory| memory.stopped),
+            scale: memory.and_then(|memory| memory.scale),
+            counter,
+            error: None,
+            halted: None,
+            waiting_for: None,
+            instances: Vec::new(),
+            log: None,
+            sockets: Sockets::default(),
+            remember_at: Some(Moment::now()),
+            remembered: Memory::default(),
+        }
+    }
+
+    /// Goes over to another definition.
+    pub(crate) fn redefine(&mut self, text: String, definition: Definition, host: &Host) {
+        self.error = None;
+        let recipe = Recipe::new(definition);
+        if recipe.definition.instances != self.recipe.definition.instances {
+            self.counter = Counter::of(&recipe.definition.instances);
+            self.scale = None;
+        }
+        let recipe = Rc::new(recipe);
+        let another = recipe.makes_another(&self.recipe);
+        if self.removed {
+            self.stopped = !recipe.definition.autostart;
+            self.scale = None;
+        }
+        self.removed = false;
+        self.recipe = Rc::clone(&recipe);
+        self.text = text;
+        if another {
+            self.renew();
+            host.log.line(format_args!(
+                "{}: its file has changed, generation {} begins",
+                self.name, self.generation
+            ));
+        } else {
+            for instance in &mut self.instances {
+                if instance.generation == self.generation {
+                    instance.recipe = Rc::clone(&recipe);
+                }
+            }
+            host.log
+                .line(format_args!("{}: its file has changed", self.name));
+        }
+        self.halted = None;
+        self.remember();
+        host.changed.set(true);
+    }
+
+    /// Begins a generation, which replaces what runs now.
+    pub(crate) fn renew(&mut self) {
+        self.generation += 1;
+        self.halted = None;
+        self.remember();
+    }
+
+    pub(crate) fn set_stopped(&mut self, stopped: bool) {
+        self.stopped = stopped;
+        self.remember();
+    }
+
+    pub(crate) fn set_scale(&mut self, count: u32) {
+        self.scale = Some(count);
+        self.remember();
+    }
+
+    /// Starts again what has come to an end.
+    pub(crate) fn revive(&mut self, host: &Host) {
+        for instance in &mut self.instances {
+            if matches!(
+                instance.state(),
+                State::Fatal | State::Exited | State::Backoff
+            ) && instance.machine.is_wanted()
+            {
+                instance.tell(Event::Start, &self.name, host, "it is asked for");
+            }
+        }
+    }
+
+    /// Returns how many instances there are to be; `None` if that is not known yet.
+    pub(crate) fn count(&self) -> Option<u32> {
+        match (&self.recipe.definition.instances, self.scale) {
+            (_, Some(count)) => Some(count),
+            (Instances::Count(count), None) => Some(*count),
+            (Instances::Command { .. }, None) => {
+                self.counter.as_ref().and_then(|counter| counter.count)
+            }
+        }
+    }
+
+    /// Returns true if whatever depends on it may start.
+    pub(crate) fn is_up(&self) -> bool {
+        let up = |index| {
+            self.instances
+                .iter()
+                .any(|instance| instance.index == index && instance.is_up())
+        };
+        !self.stopped && !self.removed && self.count().is_some_and(|count| (0..count).all(up))
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.instances
+            .iter()
+            .all(|instance| instance.process.is_none())
+    }
+
+    /// Makes the instances what they are to be: as many as are wanted, of the
+    /// generation that is wanted. `down` is true when the whole fleet ends.
+    pub(crate) fn reconcile(&mut self, down: bool, host: &Host) {
+        let now = Moment::now();
+        let on = !self.stopped && !self.removed && !down;
+        let count = if self.removed { Some(0) } else { self.count() };
+        let Some(count) = count else {
+            return;
+        };
+        for index in 0..count {
+            let held = |instance: &Instance| instance.index == index;
+            if !down && !self.instances.iter().any(held) {
+                self.instances.push(Instance::new(
+                    index,
+                    self.generation,
+                    Rc::clone(&self.recipe),
+                    now,
+                ));
+                host.changed.set(true);
+            }
+        }
+        for instance in &mut self.instances {
+            let wanted = on && instance.index < count;
+            if wanted && !instance.machine.is_wanted() && !instance.is_retired(self.generation) {
+                instance.tell(Event::Start, &self.name, host, "");
+            } else if !wanted && instance.machine.is_wanted() {
+                let why = if self.removed {
+                    "its file is gone"
+                } else if down {
+                    "the fleet ends"
+                } else if self.stopped {
+                    "it was stopped"
+                } else {
+                    "fewer are wanted"
+                };
+                instance.tell(Event::Stop, &self.name, host, why);
+            }
+        }
+        self.instances.retain(|instance| {
+            let stays = instance.process.is_some() || instance.index < count;
+            if !stays {
+                host.changed.set(true);
+            }
+            stays
+        });
+        if on && self.halted.is_none() {
+            self.roll(count, host);
+        }
+    }
+
+    /// Replaces what is of an older generation, some at a time.
+    fn roll(&mut self, count: u32, host: &Host) {
+        let (generation, recipe) = (self.generation, &self.recipe);
+        let is_old = |instance: &Instance| instance.generation < generation;
+        if !self.instances.iter().any(is_old) {
+            return;
+        }
+        for instance in &mut self.instances {
+            if is_old(instance) && instance.process.is_none() {
+                (instance.generation, instance.recipe) = (generation, Rc::clone(recipe));
+                instance.tell(Event::Replace, &self.name, host, "");
+            }
+        }
+        if let Some(failed) = self
+            .instances
+            .iter()
+            .find(|instance| !is_old(instance) && instance.state() == State::Fatal)
+        {
+            let left = self.instances.iter().filter(|instance| is_old(instance)).count();
+            if left > 0 {
+                let why = format!(
+                    "instance {} of generation {generation} is FATAL: {left} older go on running",
+                    failed.index
+                );
+                host.log.line(format_args!("{}: {why}", self.name));
+                self.halted = Some(why);
+                host.changed.set(true);
+            }
+            return;
+        }
+        let moving = |instance: &Instance| {
+            instance.machine.is_moving() && (!is_old(instance) || instance.state() == State::Stopping)
+        };
+        let moving = self.instances.iter().filter(|instance| moving(instance)).count();
+        let width = usize::try_from(count / ROLL_PART).unwrap_or(usize::MAX).max(1);
+        let mut room = width.saturating_sub(moving);
+        for instance in &mut self.instances {
+            if room == 0 {
+                break;
+            }
+            if is_old(instance) && matches!(instance.state(), State::Starting | State::Running) {
+                room -= 1;
+                instance.tell(Event::Replace, &self.name, host, "it is to be replaced");
+            }
+        }
+    }
+
+    /// Tells the instances that time has passed.
+    pub(crate) fn advance(&mut self, now: Moment, host: &Host) {
+        for instance in &mut self.instances {
+            if instance.machine.deadline().is_some_and(|at| at <= now) {
+                let lived = (now - instance.machine.started()).as_secs_f64();
+                let why = match instance.state() {
+                    State::Starting if instance.recipe.policy.ready_time.is_some() => {
+                        format!("it is not ready after {lived:.1} secs")
+                    }
+                    State::Running => format!("it has lived for {lived:.1} secs"),
+                    _ => String::new(),
+                };
+                instance.tell(Event::Due, &self.name, host, &why);
+            }
+            if instance.write_at.is_some_and(|at| at <= now) {
+                instance.write(&self.name, host);
+            }
+        }
+        if self.remember_at.is_some_and(|at| at <= now) {
+            self.write_memory(host);
+        }
+    }
+
+    /// Starts one of the instances.
+    pub(crate) fn start(&mut self, position: usize, host: &Host) -> Option<i32> {
+        self.open_log(host);
+        let instance = &mut self.instances[position];
+        if self.recipe.definition.listen.is_empty() {
+            (instance.generation, instance.recipe) = (self.generation, Rc::clone(&self.recipe));
+        }
+        let outlets = Outlets {
+            log: self.log.as_ref(),
+            sockets: &self.sockets,
+            generation: instance.generation,
+        };
+        instance.start(&self.name, host, outlets);
+        host.changed.set(true);
+        instance.pid()
+    }
+
+    /// Makes sure that somebody reads what the instances write.
+    fn open_log(&mut self, host: &Host) {
+        let Some(LogTarget::Command(command)) = &self.recipe.definition.log else {
+            self.log = None;
+            return;
+        };
+        if self.log.as_ref().is_some_and(|log| log.command == *command) {
+            return;
+        }
+        match LogCommand::start(command.clone(), true) {
+            Ok(log) => self.log = Some(log),
+            Err(error) => host.log.line(format_args!(
+                "{}: failed to execute log command {}: {}",
+                self.name,
+                command.display(),
+                reason(&error)
+            )),
+        }
+    }
+
+    /// Takes note of the end of the instance with this process.
+    pub(crate) fn bury(&mut self, pid: i32, host: &Host) -> Option<Ended> {
+        let instance = self
+            .instances
+            .iter_mut()
+            .find(|instance| instance.pid() == Some(pid))?;
+        let ended = instance.bury(&self.name, host);
+        if ended.is_some() && matches!(instance.state(), State::Exited | State::Fatal) {
+            self.remember();
+        }
+        ended
+    }
+
+    /// Sends a signal to all instances, and returns to how many.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<usize, String> {
+        let mut count = 0;
+        for instance in &self.instances {
+            if let Some(process) = &instance.process {
+                process.signal(signal).map_err(|error| {
+                    format!(
+                        "failed to send {signal} to process {} of instance {}: {}",
+                        process.pid(),
+                        instance.index,
+                        reason(&error)
+                    )
+                })?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Looks after what runs beside the instances.
+    pub(crate) fn counter_mut(&mut self) -> Option<&mut Counter> {
+        if self.stopped || self.removed || self.scale.is_some() {
+            return None;
+        }
+        self.counter.as_mut()
+    }
+
+    pub(crate) const fn counter(&self) -> Option<&Counter> {
+        self.counter.as_ref()
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        let counter = if self.stopped || self.removed || self.scale.is_some() {
+            None
+        } else {
+            self.counter.as_ref().and_then(Counter::deadline)
+        };
+        let instances = self.instances.iter().filter_map(Instance::deadline).min();
+        let log = self.log.as_ref().and_then(LogCommand::deadline);
+        [counter, instances, self.remember_at, log]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Has what a supervisor after us has to know written down.
+    fn remember(&mut self) {
+        self.remember_at = Some(Moment::now());
+    }
+
+    /// Writes down what a supervisor after us has to know, if that has changed.
+    pub(crate) fn write_memory(&mut self, host: &Host) {
+        self.remember_at = None;
+        let memory = self.memory(&host.boot);
+        if memory == self.remembered {
+            return;
+        }
+        match memory.write(&host.run, &self.name) {
+            Ok(()) => self.remembered = memory,
+            Err(error) => {
+                host.log.line(format_args!(
+                    "{}: failed to write down its state in {}: {}",
+                    self.name,
+                    host.run.display(),
+                    reason(&error)
+                ));
+                self.remember_at = Some(Moment::now() + REMEMBER_AGAIN);
+            }
+        }
+    }
+
+    pub(crate) fn memory(&self, boot: &str) -> Memory {
+        let ended = |instance: &Instance| {
+            let state = instance.state();
+            let ended =
+                !instance.machine.is_moving() && matches!(state, State::Exited | State::Fatal);
+            ended.then_some((instance.index, state))
+        };
+        Memory {
+            boot: boot.into(),
+            definition: self.text.clone(),
+            generation: self.generation,
+            stopped: self.stopped,
+            scale: self.scale,
+            ended: self.instances.iter().filter_map(ended).collect(),
+        }
+    }
+
+    /// Removes what would tell a supervisor after us of the program, which is gone.
+    pub(crate) fn forget(&mut self, host: &Host) {
+        self.remember_at = None;
+        if let Err(error) = Memory::remove(&host.run, &self.name) {
+            host.log.line(format_args!(
+                "{}: failed to remove its state from {}: {}",
+                self.name,
+                host.run.display(),
+                reason(&error)
+            ));
+        }
+        if let Some(log) = self.log.take() {
+            log.finish();
+        }
+    }
+
+    /// Takes over what was counted last.
+    pub(crate) fn set_counted(&mut self, count: Option<u32>) {
+        if let Some(counter) = &mut self.counter {
+            counter.count = count;
+        }
+    }
+
+    pub(crate) const fn counter_for_answer(&mut self) -> Option<&mut Counter> {
+        self.counter.as_mut()
+    }
+
+    pub(crate) fn status(&self) -> ProgramStatus {
+        let mut instances: Vec<_> = self.instances.iter().map(Instance::status).collect();
+        instances.sort_by_key(|instance| instance.index);
+        ProgramStatus {
+            name: self.name.as_ref().into(),
+            wanted: self.count().unwrap_or(0),
+            stopped: self.stopped,
+            generation: self.generation,
+            error: self.error.clone().or_else(|| self.halted.clone()),
+            waiting_for: self.waiting_for.clone(),
+            instances,
+        }
+    }
+}
+
+impl Instance {
+    /// Returns true if it is told to end for good: another of a later generation
+    /// has its place.
+    const fn is_retired(&self, _generation: u64) -> bool {
+        false
+    }
+}
+
+/// A tenth of the instances is replaced at a time.
+const ROLL_PART: u32 = 10;
+const REMEMBER_AGAIN: Duration = Duration::from_secs(5);

@@ -1,0 +1,242 @@
+use std::ffi::{OsStr, OsString};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+
+use super::definition::{Definition, LogTarget, Ready};
+use super::host::Host;
+use super::state::Policy;
+use crate::account::Account;
+use crate::failure::reason;
+use crate::log_command::LogCommand;
+use crate::ports::Ports;
+use crate::process::{Certificate, Exit, Process, Signal, Spawn, Step};
+use crate::sockets::Sockets;
+use crate::variables::{self, Variables};
+
+/// How the instances of a program are made: its definition as the engine uses it.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    pub(crate) definition: Definition,
+    pub(crate) policy: Policy,
+}
+
+/// Why no process was made.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) reason: String,
+    /// It is the program's own fault, and not that the machine is full.
+    pub(crate) own: bool,
+}
+
+impl Refusal {
+    const fn own(reason: String) -> Self {
+        Self { reason, own: true }
+    }
+}
+
+impl Recipe {
+    pub(crate) fn new(definition: Definition) -> Self {
+        let policy = Policy {
+            restart: definition.restart,
+            start_time: definition.start_seconds,
+            ready_time: match definition.ready {
+                Ready::Running => None,
+                Ready::Notify { timeout } => Some(timeout),
+            },
+            retries: definition.retries,
+            backoff: definition.backoff,
+            backoff_max: definition.backoff_max,
+            stop_time: definition.stop_timeout,
+            lifetime: definition.max_lifetime,
+        };
+        Self { definition, policy }
+    }
+
+    /// Returns true if a process made by `other` is not what this one would make.
+    pub(crate) fn makes_another(&self, other: &Self) -> bool {
+        let essence = |definition: &Definition| {
+            let definition = definition.clone();
+            (
+                (definition.command, definition.args, definition.directory),
+                (definition.user, definition.group, definition.umask),
+                (definition.environment, definition.env_files),
+                (definition.log, definition.limits, definition.listen),
+                matches!(definition.ready, Ready::Notify { .. }),
+            )
+        };
+        essence(&self.definition) != essence(&other.definition)
+    }
+
+    pub(crate) fn accepts(&self, exit: Exit) -> bool {
+        matches!(exit, Exit::Code(code) if self.definition.exit_codes.contains(&code))
+    }
+
+    /// Returns the file that the output goes to, if it is one.
+    pub(crate) fn log_file(&self, host: &Host, program: &str) -> Option<PathBuf> {
+        match &self.definition.log {
+            None => Some(host.logs.join(format!("{program}.log"))),
+            Some(LogTarget::File(path)) => Some(host.root.join(path)),
+            Some(LogTarget::Command(_)) => None,
+        }
+    }
+
+    /// Returns the environment of an instance.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file of variables cannot be read.
+    pub(crate) fn variables(
+        &self,
+        host: &Host,
+        program: &str,
+        account: Option<&Account>,
+    ) -> Result<Variables, String> {
+        let mut variables = host.variables.clone();
+        for (name, value) in account.iter().flat_map(|account| &account.variables) {
+            variables.insert(name.into(), value.clone());
+        }
+        for file in &self.definition.env_files {
+            variables::read_file(&host.root.join(file), &mut variables)
+                .map_err(|error| format!("env_file {error}"))?;
+        }
+        variables::remove_ours(&mut variables);
+        variables.extend(self.definition.environment.iter().cloned());
+        variables.insert("FLEET_PROGRAM".into(), program.into());
+        Ok(variables)
+    }
+
+    /// Returns whom the program runs as.
+    pub(crate) fn account(&self) -> Result<Option<Account>, String> {
+        Account::find(
+            self.definition.user.as_deref(),
+            self.definition.group.as_deref(),
+        )
+        .map_err(|failure| failure.to_string())
+    }
+
+    /// Makes a process.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the reason, and whose fault it is.
+    pub(crate) fn spawn(
+        &self,
+        host: &Host,
+        program: &str,
+        index: u32,
+        certificate: Option<&Certificate>,
+        outlets: Outlets<'_>,
+    ) -> Result<Process, Refusal> {
+        let account = self.account().map_err(Refusal::own)?;
+        let mut variables = self
+            .variables(host, program, account.as_ref())
+            .map_err(Refusal::own)?;
+        variables.insert("FLEET_INSTANCE".into(), index.to_string().into());
+        if matches!(self.definition.ready, Ready::Notify { .. }) {
+            variables.insert("NOTIFY_SOCKET".into(), host.notify.clone());
+        }
+        let file = match (&outlets.log, self.log_file(host, program)) {
+            (None, Some(path)) => Some(open(&path).map_err(|error| {
+                Refusal::own(format!("log {}: {}", path.display(), reason(&error)))
+            })?),
+            _ => None,
+        };
+        let output = match (&outlets.log, &file) {
+            (Some(command), _) => command.writer.as_fd(),
+            (None, Some(file)) => file.as_fd(),
+            (None, None) => host.null.as_fd(),
+        };
+        let mut descriptors: Vec<(BorrowedFd<'_>, RawFd)> =
+            vec![(host.null.as_fd(), 0), (output, 1), (output, 2)];
+        let mut ports = Ports::new();
+        for (held, number) in outlets.sockets.iter().zip(FIRST..) {
+            ports
+                .push(held.name.clone(), number)
+                .map_err(|error| Refusal::own(format!("listen {}: {error}", held.name)))?;
+            descriptors.push((held.fd.as_fd(), number));
+        }
+        if !ports.is_empty() {
+            variables.insert(Ports::VARIABLE.into(), ports.to_os_string());
+            variables.insert(
+                "SERVER_STARTER_GENERATION".into(),
+                outlets.generation.to_string().into(),
+            );
+            variables.insert("LISTEN_FDS".into(), ports.len().to_string().into());
+        }
+        let env: Vec<(OsString, OsString)> = variables.into_iter().collect();
+        let directory = self
+            .definition
+            .directory
+            .as_ref()
+            .map(|directory| host.root.join(directory));
+        Spawn {
+            dir: directory.as_deref(),
+            descriptors: &descriptors,
+            listen_pid: !ports.is_empty(),
+            certificate,
+            limits: &self.definition.limits,
+            umask: self.definition.umask,
+            account: account.as_ref(),
+            default_signals: &DEFAULT_SIGNALS,
+            ..Spawn::new(&self.definition.command, &self.definition.args, &env)
+        }
+        .spawn()
+        .map_err(|error| {
+            let full = error.step == Step::Clone
+                || matches!(error.error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+            let what: &OsStr = match error.step {
+                Step::Dir => directory.as_deref().map_or(OsStr::new(""), AsRef::as_ref),
+                Step::Account => OsStr::new(self.definition.user.as_deref().unwrap_or("")),
+                _ => &self.definition.command,
+            };
+            Refusal {
+                reason: format!("{}: {error}", what.display()),
+                own: !full,
+            }
+        })
+    }
+}
+
+/// Where an instance writes to and what it serves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outlets<'a> {
+    pub(crate) log: Option<&'a LogCommand>,
+    pub(crate) sockets: &'a Sockets,
+    pub(crate) generation: u64,
+}
+
+/// Opens a log to append to, and does not wait for the reader of one that is a pipe.
+fn open(path: &std::path::Path) -> io::Result<OwnedFd> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    // It is the program that writes, and may be waited for.
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
+    Ok(file.into())
+}
+
+/// Whatever the one who started the supervisor has set.
+const DEFAULT_SIGNALS: [Signal; 11] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::ALRM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::CHLD,
+    Signal::PIPE,
+    Signal::TTIN,
+    Signal::TTOU,
+];
+/// Where systemd's protocol has the first socket.
+const FIRST: RawFd = 3;
