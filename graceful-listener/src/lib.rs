@@ -119,6 +119,8 @@ pub use address::Address;
 pub use daemonize::{Daemon, Daemonize, DaemonizeError};
 #[cfg(feature = "serve")]
 pub use drain::{Drain, DrainGuard, Served};
+#[cfg(feature = "cli")]
+pub use fleet::fleet;
 pub use inherit::InheritError;
 pub use listeners::{ListenError, Listener, Listeners, Origin};
 pub use notify::{Notification, Notifier, NotifyError, NotifyMessage, NotifyReceiver};
@@ -132,8 +134,6 @@ pub use socket::TokioSocket;
 pub use socket_file::SocketFile;
 #[cfg(feature = "cli")]
 pub use starter::command_line::start_server;
-#[cfg(feature = "cli")]
-pub use fleet::fleet;
 pub use upgrade::{Successor, UpgradeError, Upgrader};
 
 #[cfg(doctest)]

@@ -180,8 +180,7 @@ impl Process {
         // To those who may not know it the kernel says 0.
         let told = raw != 0 || nix::unistd::geteuid().is_root();
         // What was read is of this process only if that is not reaped by now.
-        (fields.starts_with('Z') && told && self.signal_none().is_ok())
-            .then(|| Exit::from_raw(raw))
+        (fields.starts_with('Z') && told && self.signal_none().is_ok()).then(|| Exit::from_raw(raw))
     }
 
     /// Copies a descriptor out of the process, which this one must be allowed to trace.

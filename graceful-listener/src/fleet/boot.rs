@@ -42,7 +42,8 @@ impl Supervisor {
         let directory = Directory::open(&options.dir)?;
         let log = Log::new("fleet", options.log_format);
         let lock = match &record {
-            None => PidFile::create(directory.lock()).map_err(|error| Failure::new(error.to_string()))?,
+            None => PidFile::create(directory.lock())
+                .map_err(|error| Failure::new(error.to_string()))?,
             Some(record) => descriptor::inherited(record.lock)
                 .map_err(|error| Failure::io("failed to take over the pid file", &error))
                 .and_then(|fd| {
@@ -102,6 +103,7 @@ impl Supervisor {
             scan_inbox: true,
             scan_at: None,
             pending: Vec::new(),
+            answers: u32::MAX,
             leftovers: Vec::new(),
             since: since(),
             status_at: now,
@@ -222,9 +224,9 @@ impl Supervisor {
         };
         let recipe = Rc::clone(&program.recipe);
         // What was written down later than the process was started is wrong.
-        program.instances.retain(|instance| {
-            instance.index != note.index || instance.process.is_some()
-        });
+        program
+            .instances
+            .retain(|instance| instance.index != note.index || instance.process.is_some());
         match Instance::adopt(process, note, recipe, &self.host) {
             Ok(instance) => {
                 self.host.log.line(format_args!(
@@ -286,7 +288,8 @@ fn raise_limit(log: &Log) {
 /// Opens the socket on which programs tell that they are ready: always under the
 /// same name, so that those that are adopted reach us too.
 fn listen(run: &Path, record: Option<&Record>) -> io::Result<NotifyReceiver> {
-    let inherited = |record: &Record| -> io::Result<OwnedFd> { descriptor::inherited(record.notify) };
+    let inherited =
+        |record: &Record| -> io::Result<OwnedFd> { descriptor::inherited(record.notify) };
     if let Some(record) = record {
         return NotifyReceiver::from_inherited(inherited(record)?);
     }

@@ -34,7 +34,17 @@ impl Supervisor {
                 return;
             }
         };
+        if self.answers >= PRUNE {
+            self.answers = 0;
+            if let Err(error) = self.inbox.prune() {
+                self.host.log.line(format_args!(
+                    "failed to remove old answers: {}",
+                    reason(&error)
+                ));
+            }
+        }
         for request in requests {
+            self.answers = self.answers.saturating_add(1);
             let name = request.name().to_owned();
             if self.pending.iter().any(|pending| pending.name == name) {
                 continue;
@@ -51,10 +61,9 @@ impl Supervisor {
                     });
                 }
                 Err(why) => {
-                    self.host.log.line(format_args!(
-                        "refused command {}: {why}",
-                        name.display()
-                    ));
+                    self.host
+                        .log
+                        .line(format_args!("refused command {}: {why}", name.display()));
                     if let Err(error) = self.inbox.answer(&name, Err(&why)) {
                         self.cannot_answer(&name, &error);
                     }
@@ -68,10 +77,7 @@ impl Supervisor {
         let name = match command {
             Command::Upgrade => {
                 if std::mem::take(&mut self.upgraded) {
-                    return Some(Ok(format!(
-                        "fleet {} goes on",
-                        env!("CARGO_PKG_VERSION")
-                    )));
+                    return Some(Ok(format!("fleet {} goes on", env!("CARGO_PKG_VERSION"))));
                 }
                 self.upgrade = true;
                 return None;
@@ -295,3 +301,6 @@ impl Program {
         Some(Err(why))
     }
 }
+
+/// After so many commands old answers are removed.
+const PRUNE: u32 = 100;

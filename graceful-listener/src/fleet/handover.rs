@@ -141,7 +141,11 @@ impl Supervisor {
         ));
         let mut kept: Vec<BorrowedFd<'_>> = vec![self.lock.as_fd(), self.notify.as_fd()];
         kept.extend(self.leftovers.iter().map(|(process, _)| process.as_fd()));
-        for log in self.programs.iter().filter_map(|program| program.log.as_ref()) {
+        for log in self
+            .programs
+            .iter()
+            .filter_map(|program| program.log.as_ref())
+        {
             kept.extend([
                 log.reader.as_fd(),
                 log.writer.as_fd(),
@@ -198,18 +202,14 @@ impl Supervisor {
         Ok(())
     }
 
-    fn take_up_program(
-        &mut self,
-        record: ProgramRecord,
-    ) -> Result<(), Failure> {
+    fn take_up_program(&mut self, record: ProgramRecord) -> Result<(), Failure> {
         let file = self
             .directory
             .programs()
             .join(format!("{}.toml", record.name));
         let text = record.memory.definition.clone();
-        let definition = Definition::parse(&file, &text).map_err(|why| {
-            Failure::new(format!("{}: cannot go on with it: {why}", record.name))
-        })?;
+        let definition = Definition::parse(&file, &text)
+            .map_err(|why| Failure::new(format!("{}: cannot go on with it: {why}", record.name)))?;
         let mut program = Program::new(&record.name, text, definition, Some(&record.memory));
         program.removed = record.removed;
         program.error = record.error;
@@ -220,7 +220,8 @@ impl Supervisor {
         }
         for record in record.instances {
             let recipe: Rc<Recipe> = Rc::clone(&program.recipe);
-            let mut instance = Instance::new(record.index, record.generation, recipe, Moment::now());
+            let mut instance =
+                Instance::new(record.index, record.generation, recipe, Moment::now());
             instance.take_up(&record);
             if let Some(pid) = record.pid {
                 let process = if record.adopted {

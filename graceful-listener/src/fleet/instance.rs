@@ -129,9 +129,10 @@ impl Instance {
                     "{name} {before} -> {}, pid {pid}{dash}{why}",
                     machine.state()
                 )),
-                None => host
-                    .log
-                    .line(format_args!("{name} {before} -> {}{dash}{why}", machine.state())),
+                None => host.log.line(format_args!(
+                    "{name} {before} -> {}{dash}{why}",
+                    machine.state()
+                )),
             }
         }
         let Some(process) = &self.process else {
@@ -175,7 +176,13 @@ impl Instance {
         let certificate = Certificate::prepare(&path, &note.write());
         self.mark = log_length(&self.recipe, host, program);
         let recipe = Rc::clone(&self.recipe);
-        let made = recipe.spawn(host, program, self.index, certificate.as_ref().ok(), outlets);
+        let made = recipe.spawn(
+            host,
+            program,
+            self.index,
+            certificate.as_ref().ok(),
+            outlets,
+        );
         match made {
             Ok(process) => {
                 self.starts += 1;
@@ -283,14 +290,17 @@ impl Instance {
             lived.as_secs_f64()
         );
         let was = self.state();
-        if !self.accepted && was != State::Stopping
+        if !self.accepted
+            && was != State::Stopping
             && let Some(file) = self.recipe.log_file(host, program)
         {
             self.output = tail(&file, self.mark);
         }
         self.exit = Some(why);
         let why = self.exit.clone().unwrap_or_default();
-        let event = Event::Ended { accepted: self.accepted };
+        let event = Event::Ended {
+            accepted: self.accepted,
+        };
         self.tell(event, program, host, &why);
         for line in &self.output {
             host.log

@@ -28,8 +28,8 @@ impl Memory {
     pub(crate) fn write(&self, run: &Path, program: &str) -> io::Result<()> {
         let path = path(run, program);
         let draft = path.with_added_extension("new");
-        let written = fs::write(&draft, serde_json::to_vec(self)?)
-            .and_then(|()| fs::rename(&draft, &path));
+        let written =
+            fs::write(&draft, serde_json::to_vec(self)?).and_then(|()| fs::rename(&draft, &path));
         written.inspect_err(|_| drop(fs::remove_file(&draft)))
     }
 

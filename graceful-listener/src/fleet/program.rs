@@ -46,7 +46,12 @@ pub(crate) struct Program {
 
 impl Program {
     /// A program whose file is new, or that was left to us.
-    pub(crate) fn new(name: &str, text: String, definition: Definition, memory: Option<&Memory>) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        text: String,
+        definition: Definition,
+        memory: Option<&Memory>,
+    ) -> Self {
         let autostart = definition.autostart;
         let counter = Counter::of(&definition.instances);
         Self {
@@ -186,7 +191,7 @@ impl Program {
         }
         for instance in &mut self.instances {
             let wanted = on && instance.index < count;
-            if wanted && !instance.machine.is_wanted() && !instance.is_retired(self.generation) {
+            if wanted && !instance.machine.is_wanted() {
                 instance.tell(Event::Start, &self.name, host, "");
             } else if !wanted && instance.machine.is_wanted() {
                 let why = if self.removed {
@@ -231,7 +236,11 @@ impl Program {
             .iter()
             .find(|instance| !is_old(instance) && instance.state() == State::Fatal)
         {
-            let left = self.instances.iter().filter(|instance| is_old(instance)).count();
+            let left = self
+                .instances
+                .iter()
+                .filter(|instance| is_old(instance))
+                .count();
             if left > 0 {
                 let why = format!(
                     "instance {} of generation {generation} is FATAL: {left} older go on running",
@@ -244,10 +253,17 @@ impl Program {
             return;
         }
         let moving = |instance: &Instance| {
-            instance.machine.is_moving() && (!is_old(instance) || instance.state() == State::Stopping)
+            instance.machine.is_moving()
+                && (!is_old(instance) || instance.state() == State::Stopping)
         };
-        let moving = self.instances.iter().filter(|instance| moving(instance)).count();
-        let width = usize::try_from(count / ROLL_PART).unwrap_or(usize::MAX).max(1);
+        let moving = self
+            .instances
+            .iter()
+            .filter(|instance| moving(instance))
+            .count();
+        let width = usize::try_from(count / ROLL_PART)
+            .unwrap_or(usize::MAX)
+            .max(1);
         let mut room = width.saturating_sub(moving);
         for instance in &mut self.instances {
             if room == 0 {
@@ -460,14 +476,6 @@ impl Program {
             waiting_for: self.waiting_for.clone(),
             instances,
         }
-    }
-}
-
-impl Instance {
-    /// Returns true if it is told to end for good: another of a later generation
-    /// has its place.
-    const fn is_retired(&self, _generation: u64) -> bool {
-        false
     }
 }
 

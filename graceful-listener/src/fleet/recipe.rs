@@ -189,7 +189,10 @@ impl Recipe {
         .spawn()
         .map_err(|error| {
             let full = error.step == Step::Clone
-                || matches!(error.error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+                || matches!(
+                    error.error.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE)
+                );
             let what: &OsStr = match error.step {
                 Step::Dir => directory.as_deref().map_or(OsStr::new(""), AsRef::as_ref),
                 Step::Account => OsStr::new(self.definition.user.as_deref().unwrap_or("")),

@@ -50,9 +50,10 @@ impl Supervisor {
         let refused = self.refused.len();
         for program in &mut self.programs {
             if !program.removed && !found.contains_key(&*program.name) {
-                self.host
-                    .log
-                    .line(format_args!("{}: its file is gone, stopping it", program.name));
+                self.host.log.line(format_args!(
+                    "{}: its file is gone, stopping it",
+                    program.name
+                ));
                 program.removed = true;
                 program.error = None;
                 self.host.changed.set(true);
@@ -106,14 +107,17 @@ impl Supervisor {
             let new = accepted
                 .iter()
                 .map(|(name, (_, definition))| (name.as_str(), definition));
-            let all = old.chain(new).map(|(name, definition)| {
-                (name, definition.priority, &definition.depends_on[..])
-            });
+            let all = old
+                .chain(new)
+                .map(|(name, definition)| (name, definition.priority, &definition.depends_on[..]));
             let Err(circle) = super::order::order(all) else {
                 return;
             };
             let circle: Vec<String> = circle.into_iter().map(str::to_owned).collect();
-            let why = format!("depends_on: they wait for each other: {}", circle.join(", "));
+            let why = format!(
+                "depends_on: they wait for each other: {}",
+                circle.join(", ")
+            );
             let before = accepted.len();
             for name in &circle {
                 if accepted.remove(name).is_some() {

@@ -52,6 +52,8 @@ pub(crate) struct Supervisor {
     /// When it is looked again, after something could not be read or written.
     pub(super) scan_at: Option<Moment>,
     pub(super) pending: Vec<Pending>,
+    /// Answers given since old ones were removed.
+    pub(super) answers: u32,
     /// Groups whose first process has ended, and when the rest is killed.
     pub(super) leftovers: Vec<(Process, Moment)>,
     pub(super) since: u64,
@@ -189,8 +191,7 @@ impl Supervisor {
                     ));
                 }
             }
-            self.owners
-                .extend(log.pid().map(|pid| (pid, position)));
+            self.owners.extend(log.pid().map(|pid| (pid, position)));
         }
         program.reconcile(down, &self.host);
         for pid in unknown {
@@ -420,7 +421,10 @@ impl Supervisor {
         };
         self.owners.clear();
         for (position, program) in self.programs.iter().enumerate() {
-            let pids = program.instances.iter().filter_map(|instance| instance.pid());
+            let pids = program
+                .instances
+                .iter()
+                .filter_map(|instance| instance.pid());
             let others = program
                 .counter()
                 .and_then(|counter| counter.pid())
@@ -444,7 +448,11 @@ impl Supervisor {
         ];
         let leftovers = self.leftovers.iter().map(|(_, at)| {
             // Nobody tells when the last of a group has ended.
-            if self.stopping { (*at).min(Moment::now() + TICK) } else { *at }
+            if self.stopping {
+                (*at).min(Moment::now() + TICK)
+            } else {
+                *at
+            }
         });
         fixed
             .into_iter()

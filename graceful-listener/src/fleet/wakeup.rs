@@ -110,9 +110,8 @@ impl Watched {
             | AddWatchFlags::IN_ONLYDIR;
         let programs = inotify.add_watch(programs, changes)?;
         // What is moved away from here is moved by us.
-        let arrivals = AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_ONLYDIR;
+        let arrivals =
+            AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ONLYDIR;
         let inbox = inotify.add_watch(inbox, arrivals)?;
         Ok(Self {
             inotify,
