@@ -32,6 +32,14 @@ impl<B> ResponseBody<B> {
     }
 }
 
+/// Without a line to write: what middleware around the layer answers with when it
+/// does not ask the service.
+impl<B: Default> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::new(B::default(), None)
+    }
+}
+
 impl<B: Body> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;

@@ -429,6 +429,13 @@ fn body_is_handed_on_untouched() {
 }
 
 #[test]
+fn body_made_by_middleware_around_the_layer_leaves_no_line() {
+    let mut body = pin!(apache_logformat::ResponseBody::<Full<Bytes>>::default());
+    assert!(body.is_end_stream());
+    assert!(block_on(body.frame()).is_none());
+}
+
+#[test]
 fn response_is_handed_on_untouched() {
     let lines = Lines::default();
     let service = answer(|_: Request<()>| {
