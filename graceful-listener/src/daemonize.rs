@@ -13,6 +13,7 @@ use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::detach::{Side, detach};
 use crate::pid_file::{PidFile, PidFileError};
+use crate::upgrade::Handover;
 
 /// Detaches the process from its terminal, and tells the launcher whether that went well.
 ///
@@ -24,6 +25,9 @@ use crate::pid_file::{PidFile, PidFileError};
 ///
 /// The daemon is in a session of its own and cannot get a terminal again. Its directory and
 /// umask are what they were, unless set otherwise, so relative paths keep their meaning.
+///
+/// A process that [replaces](crate::Upgrader) a daemon is one already, and stays as it is. The
+/// pid file of a program that does so is to be the [upgrader's](crate::Upgrader::pid_file).
 ///
 /// # Examples
 ///
@@ -90,6 +94,9 @@ impl Daemonize {
     /// threads, which would be missing in the daemon and may hold locks; if a
     /// file cannot be opened; if the pid file is another process's.
     pub fn start(self) -> Result<Daemon, DaemonizeError> {
+        if Handover::is_successor() {
+            return self.replace();
+        }
         let threads = fs::read_dir("/proc/self/task")
             .map_err(DaemonizeError::Kernel)?
             .count();
@@ -142,6 +149,18 @@ impl Daemonize {
                 end(1)
             }
         }
+    }
+
+    /// Becomes the daemon's successor, which has its session, streams and directory.
+    fn replace(&self) -> Result<Daemon, DaemonizeError> {
+        if self.pid_file.is_some() {
+            return Err(DaemonizeError::Replaced);
+        }
+        Ok(Daemon {
+            launcher: None,
+            log: self.open_log()?,
+            _pid_file: None,
+        })
     }
 
     fn open_log(&self) -> Result<File, DaemonizeError> {
@@ -221,6 +240,8 @@ pub enum DaemonizeError {
     },
     /// The pid file cannot be had.
     PidFile(PidFileError),
+    /// The process replaces another one, which holds the pid file.
+    Replaced,
     /// The directory cannot be changed to.
     Directory {
         /// The directory.
@@ -241,6 +262,9 @@ impl fmt::Display for DaemonizeError {
             ),
             Self::LogFile { path, .. } => write!(f, "cannot open the log file {}", path.display()),
             Self::PidFile(error) => error.fmt(f),
+            Self::Replaced => f.write_str(
+                "the pid file of a process that can be replaced has to be its Upgrader's",
+            ),
             Self::Directory { path, .. } => {
                 write!(f, "cannot change to the directory {}", path.display())
             }
@@ -252,7 +276,7 @@ impl fmt::Display for DaemonizeError {
 impl Error for DaemonizeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Threads(_) => None,
+            Self::Threads(_) | Self::Replaced => None,
             Self::LogFile { source, .. }
             | Self::Directory { source, .. }
             | Self::Kernel(source) => Some(source),

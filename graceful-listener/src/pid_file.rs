@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{process, thread};
 
+use nix::libc;
+
 /// Holds a file that tells this process's id, locked for as long as it lives.
 ///
 /// The file contains the id and a newline, as Server::Starter's does. Whether
@@ -99,7 +101,10 @@ impl PidFile {
     /// Fails if the file exists and cannot be opened or locked.
     pub fn holder(path: impl AsRef<Path>) -> Result<Option<u32>, PidFileError> {
         let path = path.as_ref();
-        let file = match File::open(path) {
+        // What is no regular file must not be waited for.
+        let mut options = OpenOptions::new();
+        let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+        let file = match options.open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error("open", path, error)),

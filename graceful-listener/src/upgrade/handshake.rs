@@ -1,8 +1,8 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::{env, fs};
 
 use nix::sys::signal::kill;
 use nix::unistd::{Pid, getppid};
@@ -95,6 +95,13 @@ impl Handover {
     /// Whether a descriptor is one of the sockets or pipes.
     pub(super) fn names(&self, fd: RawFd) -> bool {
         fd == self.ready || fd == self.alive || self.ports.iter().any(|(_, known)| known == fd)
+    }
+
+    /// Whether this process was started to take another one's place.
+    pub(crate) fn is_successor() -> bool {
+        env::var_os(Self::VARIABLE)
+            .and_then(|text| Self::parse(&text).ok())
+            .is_some_and(|handover| handover.is_for_this_process())
     }
 
     /// One owner for each descriptor.

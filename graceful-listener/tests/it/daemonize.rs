@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio, exit};
 use std::time::Duration;
 
-use graceful_listener::{Daemonize, PidFile};
+use graceful_listener::{Daemonize, Listeners, PidFile, Upgrader};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -32,6 +32,9 @@ const ROLE: &str = "daemonize::child_detaches";
 fn child_detaches() {
     if !child::plays(ROLE) {
         return;
+    }
+    if env::var_os("GRACEFUL_LISTENER").is_some() {
+        return launch();
     }
     // SAFETY: the other threads of the harness wait, and hold nothing.
     match unsafe { fork() }.unwrap() {
@@ -83,6 +86,10 @@ fn launch() {
         "wait" => eventually("released", || {
             !Path::new(&env::var_os("WHILE").unwrap()).exists()
         }),
+        "upgrade" => {
+            daemon.ready().unwrap();
+            return upgrade(&env::var("REPORT").unwrap());
+        }
         "forget" => {
             drop(daemon);
             std::thread::sleep(Duration::from_secs(600));
@@ -95,6 +102,22 @@ fn launch() {
     eprintln!("to the log");
     println!("and this");
     std::thread::sleep(Duration::from_secs(600));
+}
+
+/// The first generation starts the second one, whose report is the last.
+fn upgrade(report: &str) {
+    let listeners = Listeners::inherit_or_bind(["127.0.0.1:0"]).unwrap();
+    let is_first = listeners.generation() == 1;
+    let upgrader = Upgrader::new(&listeners).unwrap();
+    upgrader.ready().unwrap();
+    if is_first {
+        let first = format!("{report}-1");
+        fs::rename(report, first).unwrap();
+        upgrader.upgrade().unwrap();
+    } else {
+        println!("second in the log");
+        std::thread::sleep(Duration::from_secs(600));
+    }
 }
 
 fn report() -> String {
@@ -229,6 +252,33 @@ fn launcher_succeeds_when_the_daemon_is_ready() {
         outcome.stderr
     );
     assert!(!outcome.stderr.contains("to the log"));
+}
+
+#[test]
+fn process_that_replaces_a_daemon_is_one() {
+    let mut launch = Launch::new(&[("LOG", "app.log"), ("THEN", "upgrade")]);
+    assert_eq!(launch.run().status, Some(0));
+    let log = launch.path("app.log");
+    eventually("the second writes to the log", || {
+        fs::read_to_string(&log).is_ok_and(|text| text.contains("second in the log"))
+    });
+    let (second, words) = launch.report();
+    let first = fs::read_to_string(launch.path("report-1")).unwrap();
+    let (first, first_words) = first.trim_end().split_once(' ').unwrap();
+    eventually("the first one ends", || is_gone(first.parse().unwrap()));
+    assert!(!is_gone(second));
+    assert_eq!(words.join(" "), first_words);
+}
+
+#[test]
+fn process_that_replaces_a_daemon_leaves_the_pid_file_to_its_upgrader() {
+    let mut launch = Launch::new(&[("LOG", "app.log"), ("PID", "app.pid"), ("THEN", "upgrade")]);
+    assert_eq!(launch.run().status, Some(0));
+    let log = launch.path("app.log");
+    eventually("the second is refused", || {
+        fs::read_to_string(&log)
+            .is_ok_and(|text| text.contains("refused: the pid file of a process"))
+    });
 }
 
 #[test]

@@ -170,6 +170,7 @@ fn what_is_no_regular_file_is_left_alone() {
     let error = PidFile::create(&fifo).unwrap_err();
     assert!(matches!(error, PidFileError::NotAFile { .. }), "{error}");
     assert!(fs::symlink_metadata(&fifo).is_ok());
+    assert_eq!(PidFile::holder(&fifo).unwrap(), None, "nor waited for");
     assert!(PidFile::create(directory.path()).is_err());
 }
 
