@@ -67,8 +67,8 @@ impl Clock {
     ///
     /// # Errors
     ///
-    /// Refuses a zone that the database in `/usr/share/zoneinfo` does not have and that
-    /// is not such a text.
+    /// Refuses a zone that the database (`$TZDIR`, else `/usr/share/zoneinfo`) does not
+    /// have and that is not such a text.
     pub fn zone(name: &str) -> Result<Self, Error> {
         Zone::named(name).map(Self::in_zone)
     }

@@ -27,9 +27,8 @@ impl Period {
             Instants::Two(first, _) if now < first => first,
             Instants::Two(_, second) => second,
         };
-        if let Some(change) = zone.transition(now, end - 1)
-            && start_of(zone, length, change).0 != start
-        {
+        let mut changes = zone.changes(now, end - 1);
+        if let Some(change) = changes.find(|&change| start_of(zone, length, change).0 != start) {
             end = change;
         }
         Self {
@@ -60,11 +59,11 @@ fn start_of(zone: &Zone, length: i64, now: i64) -> (i64, i64) {
         Instants::Two(_, second) => second,
     };
     let reached = reached.min(now);
-    match zone.transition(reached, now) {
-        // Had the clocks not been set back, they would have shown the end by then.
-        Some(change) if change + zone.offset(reached) >= local + length => (change, local),
-        _ => (reached, local),
-    }
+    // Had the clocks not been set back then, they would have shown the end.
+    let again = zone
+        .changes(reached, now)
+        .find(|&change| change + zone.offset(change - 1) >= local + length);
+    (again.unwrap_or(reached), local)
 }
 
 fn floor(local: i64, length: i64) -> i64 {
@@ -155,6 +154,15 @@ mod tests {
     }
 
     #[test]
+    fn period_of_several_changes_begins_again_by_the_one_near_its_end() {
+        // A year and some days, up to 02:30 on the day of the change.
+        let minutes = 530_087;
+        let periods = walk(&zone(BERLIN), minutes * 60, BACK - 86_400, 4);
+        assert_eq!(lengths(&periods), [minutes, 30, 30, minutes - 60]);
+        assert_eq!(periods[0].local, periods[2].local);
+    }
+
+    #[test]
     fn repeated_hour_makes_a_longer_period_last_longer() {
         let periods = walk(&zone(BERLIN), 7200, BACK - 3600 * 3, 4);
         assert_eq!(lengths(&periods), [120, 180, 120, 120]);
@@ -178,7 +186,7 @@ mod tests {
         // 2026-04-05 02:00 at +11 becomes 01:30 at +10:30.
         let back = 1_775_314_800;
         assert_eq!(
-            zone(LORD_HOWE).transition(back - 9000, back + 9000),
+            zone(LORD_HOWE).changes(back - 9000, back + 9000).next(),
             Some(back)
         );
         let hours = walk(&zone(LORD_HOWE), 3600, back - 7200, 4);
@@ -189,6 +197,9 @@ mod tests {
         assert_eq!(halves[1].local, halves[2].local);
     }
 
+    /// With several changes in each, and ends at any time of the day.
+    const YEARS: i64 = 400 * 86_400 + 9000;
+
     #[test]
     fn odd_lengths_still_join_across_both_changes() {
         for text in [
@@ -198,7 +209,7 @@ mod tests {
             "EST5EDT,M3.2.0,M11.1.0",
             "<+0545>-5:45",
         ] {
-            for length in [1800, 5400, 7 * 3600, 90 * 60, 86_400, 7 * 86_400, 100_000] {
+            for length in [1800, 5400, 7 * 3600, 86_400, 7 * 86_400, 100_000, YEARS] {
                 for change in [BACK, FORTH, 1_775_314_800, 1_793_509_200, 1_772_953_200] {
                     walk(&zone(text), length, change - 3 * length, 7);
                 }

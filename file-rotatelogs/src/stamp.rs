@@ -1,26 +1,27 @@
-use tz::UtcDateTime;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZoneOffsetInfo;
 
-use crate::zone::Zone;
+use crate::zone::{Zone, date};
 
 /// A moment as a file name shows it: a local time, and where that is.
 #[derive(Debug)]
 pub(crate) struct Stamp<'z> {
-    date: UtcDateTime,
+    date: DateTime,
     instant: i64,
     offset: i32,
-    name: &'z str,
+    zone: TimeZoneOffsetInfo<'z>,
 }
 
 impl<'z> Stamp<'z> {
     /// Shows a local time that belongs to an instant but need not be what the clocks
     /// show then: the nominal beginning of a period that the clocks jumped into.
     pub(crate) fn shown(zone: &'z Zone, instant: i64, local: i64, nanos: u32) -> Option<Self> {
-        let (offset, name) = zone.at(instant);
+        let zone = zone.at(instant);
         Some(Self {
-            date: UtcDateTime::from_timespec(local, nanos).ok()?,
+            date: date(local, nanos)?,
             instant,
-            offset,
-            name,
+            offset: zone.offset().seconds(),
+            zone,
         })
     }
 
@@ -31,6 +32,7 @@ impl<'z> Stamp<'z> {
     pub(crate) fn offset(&self, directive: &[u8]) -> Vec<u8> {
         let ahead = Self {
             offset: self.offset.abs(),
+            zone: self.zone.clone(),
             ..*self
         };
         let mut text = strftime::bytes::strftime(&ahead, directive).unwrap_or_default();
@@ -45,39 +47,39 @@ impl<'z> Stamp<'z> {
 
 impl strftime::Time for Stamp<'_> {
     fn year(&self) -> i32 {
-        self.date.year()
+        self.date.year().into()
     }
 
     fn month(&self) -> u8 {
-        self.date.month()
+        self.date.month().unsigned_abs()
     }
 
     fn day(&self) -> u8 {
-        self.date.month_day()
+        self.date.day().unsigned_abs()
     }
 
     fn hour(&self) -> u8 {
-        self.date.hour()
+        self.date.hour().unsigned_abs()
     }
 
     fn minute(&self) -> u8 {
-        self.date.minute()
+        self.date.minute().unsigned_abs()
     }
 
     fn second(&self) -> u8 {
-        self.date.second()
+        self.date.second().unsigned_abs()
     }
 
     fn nanoseconds(&self) -> u32 {
-        self.date.nanoseconds()
+        self.date.subsec_nanosecond().unsigned_abs()
     }
 
     fn day_of_week(&self) -> u8 {
-        self.date.week_day()
+        self.date.weekday().to_sunday_zero_offset().unsigned_abs()
     }
 
     fn day_of_year(&self) -> u16 {
-        self.date.year_day() + 1
+        self.date.day_of_year().unsigned_abs()
     }
 
     fn to_int(&self) -> i64 {
@@ -85,7 +87,7 @@ impl strftime::Time for Stamp<'_> {
     }
 
     fn is_utc(&self) -> bool {
-        self.offset == 0 && self.name == "UTC"
+        self.offset == 0 && self.zone.abbreviation() == "UTC"
     }
 
     fn utc_offset(&self) -> i32 {
@@ -93,6 +95,6 @@ impl strftime::Time for Stamp<'_> {
     }
 
     fn time_zone(&self) -> &str {
-        self.name
+        self.zone.abbreviation()
     }
 }

@@ -1,9 +1,9 @@
-use std::env;
 use std::fmt;
 use std::sync::Arc;
 
-use tz::TimeZone;
-use tz::timezone::LocalTimeType;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneOffsetInfo};
 
 use crate::Error;
 
@@ -12,7 +12,13 @@ use crate::Error;
 /// A local time is a number too: the seconds between it and 1970-01-01 00:00:00 on the
 /// same clock face, as if the zone were UTC.
 #[derive(Clone)]
-pub(crate) struct Zone(Arc<TimeZone>);
+pub(crate) struct Zone(Arc<Rules>);
+
+struct Rules {
+    zone: TimeZone,
+    /// All names that the zone ever has.
+    names: Vec<String>,
+}
 
 /// The instants at which the clocks of a zone show one local time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,120 +33,111 @@ pub(crate) enum Instants {
 
 impl Zone {
     pub(crate) fn utc() -> Self {
-        Self::constant(0, "UTC").unwrap_or_else(|| Self(Arc::new(TimeZone::utc())))
+        Self::new(TimeZone::UTC)
     }
 
     pub(crate) fn local() -> Self {
-        let zone = match env::var("TZ") {
-            Ok(text) => TimeZone::from_posix_tz(&text),
-            Err(_) => TimeZone::local(),
-        };
-        zone.map_or_else(|_| Self::utc(), |zone| Self(Arc::new(zone)))
+        match TimeZone::try_system() {
+            Ok(zone) if !zone.is_unknown() => Self::new(zone),
+            _ => Self::utc(),
+        }
     }
 
     pub(crate) fn fixed(seconds: i32) -> Result<Self, Error> {
+        let (away, ahead) = (seconds.unsigned_abs(), seconds >= 0);
+        if away >= 86_400 {
+            let problem = format!("{seconds} seconds from UTC are not less than 24 hours");
+            return Err(Error::refused("clock", problem));
+        }
+        if seconds == 0 {
+            return Ok(Self::utc());
+        }
         // Named as the time zone database names zones that have no letters: +09, -0330.
-        let hours = seconds.unsigned_abs() / 3600;
-        let minutes = seconds.unsigned_abs() / 60 % 60;
-        let sign = if seconds < 0 { '-' } else { '+' };
-        let name = match (seconds, minutes) {
-            (0, _) => "UTC".to_owned(),
-            (_, 0) => format!("{sign}{hours:02}"),
-            _ => format!("{sign}{hours:02}{minutes:02}"),
+        let (hour, minute, second) = (away / 3600, away / 60 % 60, away % 60);
+        let sign = if ahead { '+' } else { '-' };
+        let name = match minute {
+            0 => format!("{sign}{hour:02}"),
+            _ => format!("{sign}{hour:02}{minute:02}"),
         };
-        Some(seconds)
-            .filter(|seconds| seconds.unsigned_abs() < 86_400)
-            .and_then(|seconds| Self::constant(seconds, &name))
-            .ok_or_else(|| {
-                let problem = format!("{seconds} seconds from UTC are not less than 24 hours");
-                Error::refused("clock", problem)
-            })
-    }
-
-    fn constant(seconds: i32, name: &str) -> Option<Self> {
-        let kind = LocalTimeType::new(seconds, false, Some(name.as_bytes())).ok()?;
-        let zone = TimeZone::new(Vec::new(), vec![kind], Vec::new(), None).ok()?;
-        Some(Self(Arc::new(zone)))
+        // POSIX counts the other way.
+        let sign = if ahead { '-' } else { '+' };
+        Self::posix(&format!("<{name}>{sign}{hour}:{minute:02}:{second:02}"))
     }
 
     pub(crate) fn named(name: &str) -> Result<Self, Error> {
-        TimeZone::from_posix_tz(name)
-            .map(|zone| Self(Arc::new(zone)))
-            .map_err(|error| {
-                Error::refused(
-                    "clock",
-                    format!("no time zone {name:?} in /usr/share/zoneinfo ({error})"),
-                )
-            })
+        TimeZone::get(name)
+            .map(Self::new)
+            .or_else(|_| Self::posix(name))
     }
 
-    /// Returns the seconds ahead of UTC and the zone's name at an instant.
-    pub(crate) fn at(&self, instant: i64) -> (i32, &str) {
-        let kind = self.0.find_local_time_type(instant).unwrap_or_else(|_| {
-            // A file without a rule for the time after its last transition.
-            let last = TimeZone::as_ref(&self.0).transitions().last();
-            let index = last.map_or(0, |transition| transition.local_time_type_index());
-            &TimeZone::as_ref(&self.0).local_time_types()[index]
-        });
-        (kind.ut_offset(), kind.time_zone_designation())
+    fn posix(text: &str) -> Result<Self, Error> {
+        TimeZone::posix(text).map(Self::new).map_err(|_| {
+            let problem = format!("{text:?} is no zone of the system's database, nor a TZ text");
+            Error::refused("clock", problem)
+        })
+    }
+
+    fn new(zone: TimeZone) -> Self {
+        let first = zone.to_offset_info(Timestamp::MIN);
+        let mut names = vec![first.abbreviation().to_owned()];
+        let changes = zone
+            .following(timestamp(NAMES_FROM))
+            .take_while(|change| change.timestamp() < timestamp(NAMES_UNTIL));
+        for change in changes {
+            if names.iter().all(|name| name != change.abbreviation()) {
+                names.push(change.abbreviation().to_owned());
+            }
+        }
+        Self(Arc::new(Rules { zone, names }))
+    }
+
+    /// Returns the offset from UTC and the zone's name at an instant.
+    pub(crate) fn at(&self, instant: i64) -> TimeZoneOffsetInfo<'_> {
+        self.0.zone.to_offset_info(timestamp(instant))
     }
 
     /// Lists all names that the zone ever has.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        TimeZone::as_ref(&self.0)
-            .local_time_types()
-            .iter()
-            .map(LocalTimeType::time_zone_designation)
+        self.0.names.iter().map(String::as_str)
     }
 
+    /// Returns the seconds ahead of UTC at an instant.
     pub(crate) fn offset(&self, instant: i64) -> i64 {
-        self.at(instant).0.into()
+        self.at(instant).offset().seconds().into()
     }
 
     /// Returns the local time that is shown at an instant.
     pub(crate) fn local_time(&self, instant: i64) -> i64 {
-        instant + self.offset(instant)
+        instant.saturating_add(self.offset(instant))
     }
 
     /// Finds when a local time is shown.
     pub(crate) fn instants(&self, local: i64) -> Instants {
-        // No zone is further than this from UTC, and none has changed twice within it.
-        let offsets = [local - REACH, local, local + REACH].map(|at| self.offset(at));
-        let mut found = offsets
-            .map(|offset| local - offset)
-            .into_iter()
-            .filter(|&instant| self.local_time(instant) == local);
-        let first = found.next();
-        match (
-            first,
-            first.and_then(|first| found.find(|&other| other != first)),
-        ) {
-            (Some(one), Some(other)) => Instants::Two(one.min(other), one.max(other)),
-            (Some(one), None) => Instants::One(one),
-            (None, _) => {
-                let low = offsets.iter().max().map_or(local, |most| local - most);
-                let high = offsets.iter().min().map_or(local, |least| local - least);
-                Instants::Skipped(self.transition(low, high).unwrap_or(high))
+        let Some(date) = date(local, 0) else {
+            return Instants::One(local - self.offset(local));
+        };
+        let at = |offset: Offset| local - i64::from(offset.seconds());
+        match self.0.zone.to_ambiguous_timestamp(date).offset() {
+            AmbiguousOffset::Unambiguous { offset } => Instants::One(at(offset)),
+            AmbiguousOffset::Fold { before, after } => Instants::Two(at(before), at(after)),
+            AmbiguousOffset::Gap { before, after } => {
+                let change = self.changes(at(after), at(before)).next();
+                Instants::Skipped(change.unwrap_or(at(before)))
             }
         }
     }
 
-    /// Finds the first instant after `low`, up to `high`, at which the offset is not what
-    /// it is at `low`, when the offset at `high` differs.
-    pub(crate) fn transition(&self, mut low: i64, mut high: i64) -> Option<i64> {
-        let before = self.offset(low);
-        if self.offset(high) == before {
-            return None;
-        }
-        while high - low > 1 {
-            let middle = low + (high - low) / 2;
-            if self.offset(middle) == before {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        Some(high)
+    /// Lists the instants after `low`, up to `high`, at which the clocks are set forward
+    /// or back.
+    pub(crate) fn changes(&self, low: i64, high: i64) -> impl Iterator<Item = i64> {
+        let mut before = self.at(low).offset();
+        self.0
+            .zone
+            .following(timestamp(low))
+            .map(|change| (change.timestamp().as_second(), change.offset()))
+            .take_while(move |&(at, _)| at <= high)
+            .filter(move |&(_, offset)| std::mem::replace(&mut before, offset) != offset)
+            .map(|(at, _)| at)
     }
 }
 
@@ -150,7 +147,27 @@ impl fmt::Debug for Zone {
     }
 }
 
-const REACH: i64 = 26 * 3600;
+/// Reads a local time, or an instant in UTC, as a date, unless that is too far off for a
+/// calendar.
+pub(crate) fn date(local: i64, nanos: u32) -> Option<DateTime> {
+    let time = Timestamp::new(local, i32::try_from(nanos).ok()?).ok()?;
+    Some(Offset::UTC.to_datetime(time))
+}
+
+/// Converts an instant, at the ends of the range to its ends.
+fn timestamp(instant: i64) -> Timestamp {
+    Timestamp::from_second(instant).unwrap_or(if instant < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
+}
+
+/// The year 1800, before which there were no time zones.
+const NAMES_FROM: i64 = -5_364_662_400;
+
+/// The year 2100: what clocks will be set to then is anybody's guess.
+const NAMES_UNTIL: i64 = 4_102_444_800;
 
 #[cfg(test)]
 mod tests {
@@ -184,18 +201,28 @@ mod tests {
 
     #[test]
     fn change_is_found_to_the_second() {
-        assert_eq!(
-            berlin().transition(BACK - 50_000, BACK + 70_000),
-            Some(BACK)
-        );
-        assert_eq!(berlin().transition(BACK, BACK + 70_000), None);
+        let changes = |low, high| berlin().changes(low, high).collect::<Vec<_>>();
+        assert_eq!(changes(BACK - 50_000, BACK + 70_000), [BACK]);
+        assert_eq!(changes(BACK, BACK + 70_000), []);
+        assert_eq!(changes(BACK - 1, BACK), [BACK]);
+        assert_eq!(changes(FORTH - 1, BACK), [FORTH, BACK]);
     }
 
     #[test]
     fn fixed_offsets_are_named_as_the_database_names_them() {
-        assert_eq!(Zone::fixed(9 * 3600).unwrap().at(0), (9 * 3600, "+09"));
-        assert_eq!(Zone::fixed(-12_600).unwrap().at(0), (-12_600, "-0330"));
-        assert_eq!(Zone::fixed(0).unwrap().at(0), (0, "UTC"));
+        for (seconds, name) in [
+            (9 * 3600, "+09"),
+            (-12_600, "-0330"),
+            (0, "UTC"),
+            (61, "+0001"),
+        ] {
+            let zone = Zone::fixed(seconds).unwrap();
+            assert_eq!(zone.offset(0), i64::from(seconds));
+            assert_eq!(zone.at(0).abbreviation(), name);
+            assert_eq!(zone.names().collect::<Vec<_>>(), [name]);
+        }
+        assert!(Zone::fixed(86_399).is_ok());
+        assert!(Zone::fixed(-86_399).is_ok());
         assert!(Zone::fixed(86_400).is_err());
         assert!(Zone::fixed(i32::MIN).is_err());
     }

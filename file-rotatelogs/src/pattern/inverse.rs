@@ -1,11 +1,12 @@
 use std::os::unix::ffi::OsStrExt;
 
-use tz::UtcDateTime;
+use jiff::civil::Date;
+use jiff::tz::Offset;
 
 use super::Pattern;
 use super::directive::{Field, Item};
 use crate::stamp::Stamp;
-use crate::zone::{Instants, Zone};
+use crate::zone::{Instants, Zone, date};
 
 /// Finds the time at which a pattern makes a given path.
 ///
@@ -136,7 +137,7 @@ impl Values {
         if !zone_matters && DATE.iter().all(|&field| self.get(field).is_none()) {
             return Box::new(std::iter::once(latest.div_euclid(DAY)));
         }
-        let this_year = UtcDateTime::from_timespec(latest, 0).map_or(1970, |date| date.year());
+        let this_year = date(latest, 0).map_or(1970, |date| date.year());
         let month = self.get(Field::Month).or(self.get(Field::MonthName));
         let (day, year_day) = (self.get(Field::Day), self.get(Field::YearDay));
         let shown = DATE.map(|field| (field, self.get(field)));
@@ -157,9 +158,11 @@ impl Values {
             let shows = |date: Date| {
                 shown
                     .iter()
-                    .all(|&(field, value)| value.is_none() || value == date.value(field))
+                    .all(|&(field, wanted)| wanted.is_none() || wanted == shown_by(date, field))
             };
-            Date::of(day).is_some_and(shows)
+            day.checked_mul(DAY)
+                .and_then(|local| date(local, 0))
+                .is_some_and(|date| shows(date.date()))
         }))
     }
 
@@ -188,79 +191,39 @@ impl Values {
     }
 }
 
-/// A day with all that a name can show of it.
-struct Date {
-    year: i64,
-    month: i64,
-    day: i64,
-    year_day: i64,
-    /// From Sunday, 0.
-    weekday: i64,
+/// Returns what a field shows of a date, `None` for those that show other things.
+fn shown_by(date: Date, field: Field) -> Option<i64> {
+    let (year, year_day) = (i64::from(date.year()), i64::from(date.day_of_year()));
+    let from_sunday = i64::from(date.weekday().to_sunday_zero_offset());
+    let from_monday = i64::from(date.weekday().to_monday_zero_offset());
+    let iso = date.iso_week_date();
+    Some(match field {
+        Field::Year => year,
+        Field::Century => year.div_euclid(100),
+        Field::Year2 => year.rem_euclid(100),
+        Field::Month | Field::MonthName => date.month().into(),
+        Field::Day => date.day().into(),
+        Field::YearDay => year_day,
+        Field::WeekdayName | Field::Weekday0 => from_sunday,
+        Field::Weekday1 => from_monday + 1,
+        Field::WeekSunday => (year_day + 6 - from_sunday) / 7,
+        Field::WeekMonday => (year_day + 6 - from_monday) / 7,
+        Field::IsoYear => iso.year().into(),
+        Field::IsoYear2 => i64::from(iso.year()).rem_euclid(100),
+        Field::IsoWeek => iso.week().into(),
+        _ => return None,
+    })
 }
 
-impl Date {
-    fn of(day_number: i64) -> Option<Self> {
-        let date = UtcDateTime::from_timespec(day_number.checked_mul(DAY)?, 0).ok()?;
-        Some(Self {
-            year: date.year().into(),
-            month: date.month().into(),
-            day: date.month_day().into(),
-            year_day: i64::from(date.year_day()) + 1,
-            weekday: date.week_day().into(),
-        })
-    }
-
-    /// Returns what a field shows of it, `None` for those that show other things.
-    fn value(&self, field: Field) -> Option<i64> {
-        let from_monday = (self.weekday + 6) % 7;
-        Some(match field {
-            Field::Year => self.year,
-            Field::Century => self.year.div_euclid(100),
-            Field::Year2 => self.year.rem_euclid(100),
-            Field::Month | Field::MonthName => self.month,
-            Field::Day => self.day,
-            Field::YearDay => self.year_day,
-            Field::WeekdayName | Field::Weekday0 => self.weekday,
-            Field::Weekday1 => from_monday + 1,
-            Field::WeekSunday => (self.year_day + 6 - self.weekday) / 7,
-            Field::WeekMonday => (self.year_day + 6 - from_monday) / 7,
-            Field::IsoYear => self.iso().0,
-            Field::IsoYear2 => self.iso().0.rem_euclid(100),
-            Field::IsoWeek => self.iso().1,
-            _ => return None,
-        })
-    }
-
-    /// Returns the year and week by ISO 8601: those of the week's Thursday.
-    fn iso(&self) -> (i64, i64) {
-        let thursday = self.year_day + 3 - (self.weekday + 6) % 7;
-        let length = |year| {
-            let first = day_number(year, 1, 1);
-            let next = day_number(year + 1, 1, 1);
-            next.zip(first).map_or(365, |(next, first)| next - first)
-        };
-        let (year, thursday) = if thursday < 1 {
-            (self.year - 1, thursday + length(self.year - 1))
-        } else if thursday > length(self.year) {
-            (self.year + 1, thursday - length(self.year))
-        } else {
-            (self.year, thursday)
-        };
-        (year, (thursday - 1) / 7 + 1)
-    }
-}
-
+/// Returns a date as the days since 1970.
 fn day_number(year: i64, month: i64, day: i64) -> Option<i64> {
-    let date = UtcDateTime::new(
-        i32::try_from(year).ok()?,
-        u8::try_from(month).ok()?,
-        u8::try_from(day).ok()?,
-        0,
-        0,
-        0,
-        0,
+    let date = Date::new(
+        i16::try_from(year).ok()?,
+        i8::try_from(month).ok()?,
+        i8::try_from(day).ok()?,
     );
-    date.ok().map(|date| date.unix_time().div_euclid(DAY))
+    let midnight = Offset::UTC.to_timestamp(date.ok()?.at(0, 0, 0, 0)).ok()?;
+    Some(midnight.as_second().div_euclid(DAY))
 }
 
 /// Reads a text by items, trying each length that a value may have.

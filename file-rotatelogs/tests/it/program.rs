@@ -149,11 +149,12 @@ fn names_are_those_of_apaches_program() {
     same(of("both."), &|now| now / 3600 * 3600);
     // The hour of midnight, in each zone its own.
     let date = |seconds: i64| {
-        let date = tz::UtcDateTime::from_timespec(seconds, 0).unwrap();
+        let time = jiff::Timestamp::from_second(seconds).unwrap();
+        let date = jiff::tz::Offset::UTC.to_datetime(time);
         let (year, month, day) = (
             i64::from(date.year()),
             i64::from(date.month()),
-            i64::from(date.month_day()),
+            i64::from(date.day()),
         );
         ((year * 100 + month) * 100 + day) * 100
     };

@@ -63,10 +63,12 @@ impl Hands {
 }
 
 /// Returns the instant of a date and time in UTC, as seconds since 1970.
-pub(crate) fn utc(year: i32, month: u8, day: u8, hour: u8, minute: u8, second: u8) -> i64 {
-    tz::UtcDateTime::new(year, month, day, hour, minute, second, 0)
+pub(crate) fn utc(year: i16, month: i8, day: i8, hour: i8, minute: i8, second: i8) -> i64 {
+    let date = jiff::civil::date(year, month, day).at(hour, minute, second, 0);
+    jiff::tz::Offset::UTC
+        .to_timestamp(date)
         .unwrap()
-        .unix_time()
+        .as_second()
 }
 
 pub(crate) fn at(seconds: i64) -> SystemTime {
