@@ -59,7 +59,7 @@
 //!
 //! - `tokio`: sockets as tokio's types, [`Socket::into_tokio`].
 //! - `serve`: [`serve`](serve()) and [`Drain`], over hyper.
-//! - `cli`: the program `start_server`, see the README.
+//! - `cli`: the programs `start_server` and `fleet`, see the README.
 //!
 //! None is on by default; without any, no runtime is needed.
 //!
@@ -120,7 +120,7 @@ pub use daemonize::{Daemon, Daemonize, DaemonizeError};
 #[cfg(feature = "serve")]
 pub use drain::{Drain, DrainGuard, Served};
 #[cfg(feature = "cli")]
-pub use fleet::fleet;
+pub use fleet::command_line::fleet;
 pub use inherit::InheritError;
 pub use listeners::{ListenError, Listener, Listeners, Origin};
 pub use notify::{Notification, Notifier, NotifyError, NotifyMessage, NotifyReceiver};

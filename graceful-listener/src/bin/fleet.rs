@@ -1,4 +1,8 @@
-//! Temporary.
-fn main() -> std::process::ExitCode {
-    graceful_listener::fleet(std::env::args_os())
+//! Keeps programs running that files describe.
+
+use std::env;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    graceful_listener::fleet(env::args_os())
 }

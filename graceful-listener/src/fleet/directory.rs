@@ -34,14 +34,7 @@ impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let directory = Self::at(path)?;
         check(&directory.root)?;
-        for own in [
-            directory.programs(),
-            directory.inbox(),
-            directory.done(),
-            directory.failed(),
-            directory.run(),
-            directory.log(),
-        ] {
+        for own in directory.own() {
             match DirBuilder::new().mode(0o755).create(&own) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(Failure::io(
@@ -53,6 +46,30 @@ impl Directory {
             }
         }
         Ok(directory)
+    }
+
+    /// Finds out whether a supervisor would take it, and makes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Directory::open`] does.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        check(&self.root)?;
+        self.own()
+            .iter()
+            .filter(|own| fs::symlink_metadata(own).is_ok())
+            .try_for_each(|own| check(own))
+    }
+
+    fn own(&self) -> [PathBuf; 6] {
+        [
+            self.programs(),
+            self.inbox(),
+            self.done(),
+            self.failed(),
+            self.run(),
+            self.log(),
+        ]
     }
 
     /// Names the directory of a supervisor that somebody else runs.

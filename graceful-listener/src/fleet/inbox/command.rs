@@ -69,18 +69,6 @@ impl Command {
             )),
         }
     }
-
-    /// Returns the program it is about.
-    pub(crate) fn program(&self) -> Option<&str> {
-        match self {
-            Self::Start(name)
-            | Self::Stop(name)
-            | Self::Restart(name)
-            | Self::Signal(name, _)
-            | Self::Scale(name, _) => Some(name),
-            Self::Upgrade => None,
-        }
-    }
 }
 
 /// Writes what [`Command::parse`] reads.

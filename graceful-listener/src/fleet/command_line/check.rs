@@ -1,0 +1,146 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::account::Account;
+use crate::failure::{Failure, reason};
+use crate::fleet::definition::{Definition, Instances};
+use crate::fleet::directory::Directory;
+use crate::fleet::order::order;
+use crate::process::find_program;
+use crate::variables::{self, Variables};
+
+use super::{FAILED, Stop, complain, print};
+
+/// Looks for mistakes in the definitions of directories and in single files, and
+/// tells them all.
+pub(super) fn check(paths: &[PathBuf]) -> Result<ExitCode, Stop> {
+    let (mut good, mut instances, mut mistakes) = (0, 0, Vec::new());
+    for path in paths {
+        let (root, files) = definitions(path, &mut mistakes)?;
+        let mut programs = BTreeMap::new();
+        for (name, file) in &files {
+            match Definition::text(file).and_then(|text| Definition::parse(file, &text)) {
+                Ok(definition) => {
+                    let missing = surroundings(&root, &definition);
+                    mistakes.extend(
+                        missing
+                            .iter()
+                            .map(|why| format!("{}: {why}", file.display())),
+                    );
+                    if missing.is_empty() {
+                        good += 1;
+                        if let Instances::Count(count) = definition.instances {
+                            instances += u64::from(count);
+                        }
+                    }
+                    programs.insert(&**name, (file, definition));
+                }
+                Err(found) => mistakes.extend(found.lines().map(str::to_owned)),
+            }
+        }
+        if path.is_dir() {
+            mistakes.extend(relations(&programs, &files));
+        }
+    }
+    for mistake in &mistakes {
+        complain(mistake);
+    }
+    if mistakes.is_empty() {
+        print(format!(
+            "no mistakes in {good} programs with {instances} instances\n"
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Stop::told(FAILED))
+}
+
+type Files = BTreeMap<String, PathBuf>;
+
+/// Returns the directory of a fleet with its definitions, or a single one.
+fn definitions(path: &Path, mistakes: &mut Vec<String>) -> Result<(PathBuf, Files), Stop> {
+    if !path.is_dir() && path.exists() {
+        let path = fs::canonicalize(path).map_err(|error| Failure::io(path.display(), &error))?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let root = path.parent().and_then(Path::parent).unwrap_or(&path);
+        return Ok((
+            root.into(),
+            BTreeMap::from([(name.into_owned(), path.clone())]),
+        ));
+    }
+    let directory = Directory::at(path)?;
+    directory
+        .check()
+        .unwrap_or_else(|failure| mistakes.push(failure.to_string()));
+    let scan = directory.scan().map_err(|error| {
+        Failure::io(
+            format_args!("failed to read {}", directory.programs().display()),
+            &error,
+        )
+    })?;
+    mistakes.extend(scan.refused.into_values());
+    Ok((directory.root().into(), scan.programs))
+}
+
+/// Tells what a program needs and this machine does not have.
+fn surroundings(root: &Path, definition: &Definition) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    let mut variables: Variables = variables::inherited();
+    for file in &definition.env_files {
+        let read = variables::read_file(&root.join(file), &mut variables);
+        mistakes.extend(read.err().map(|why| format!("env_file: {why}")));
+    }
+    variables.extend(definition.environment.iter().cloned());
+    let account = Account::find(definition.user.as_deref(), definition.group.as_deref());
+    mistakes.extend(account.err().map(|failure| failure.to_string()));
+    let directory = definition
+        .directory
+        .as_ref()
+        .map_or_else(|| root.into(), |directory| root.join(directory));
+    match fs::metadata(&directory) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => mistakes.push(format!("directory: {} is none", directory.display())),
+        Err(error) => {
+            mistakes.push(format!(
+                "directory: {}: {}",
+                directory.display(),
+                reason(&error)
+            ));
+        }
+    }
+    // A name with a slash in it is looked up where the program runs.
+    let command = match definition.command.as_encoded_bytes().contains(&b'/') {
+        true => directory.join(&definition.command).into_os_string(),
+        false => definition.command.clone(),
+    };
+    let path = variables.get(std::ffi::OsStr::new("PATH"));
+    if let Err(error) = find_program(&command, path.map(|path| &**path)) {
+        let command = definition.command.display();
+        mistakes.push(format!("command: {command}: {}", reason(&error)));
+    }
+    mistakes
+}
+
+/// Tells what is wrong between programs.
+fn relations(programs: &BTreeMap<&str, (&PathBuf, Definition)>, files: &Files) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    for (file, definition) in programs.values() {
+        for other in &definition.depends_on {
+            if !files.contains_key(other) {
+                let file = file.display();
+                mistakes.push(format!("{file}: depends_on: there is no program {other}"));
+            }
+        }
+    }
+    let all = programs
+        .iter()
+        .map(|(name, (_, definition))| (*name, definition.priority, &*definition.depends_on));
+    if let Err(circle) = order(all) {
+        let circle = circle.join(" -> ");
+        mistakes.push(format!(
+            "depends_on: programs wait for each other in a circle: {circle}"
+        ));
+    }
+    mistakes
+}
