@@ -782,10 +782,10 @@ fn forged(text: &str) -> Heir {
         .give(null())
 }
 
-fn start_server(arguments: &[String]) -> Vec<String> {
+fn start_server(program: &str, arguments: &[String]) -> Vec<String> {
     let role = child::role(ROLE);
     let mut starter = Command::new("timeout")
-        .args(["--signal=KILL", "60", "start_server", "--interval=1"])
+        .args(["--signal=KILL", "60", program, "--interval=1"])
         .args(arguments)
         .arg("--")
         // It is started again and again when it ends; the first time is enough.
@@ -809,9 +809,17 @@ fn start_server(arguments: &[String]) -> Vec<String> {
 
 #[test]
 fn perls_start_server_hands_over_every_kind_of_socket() {
-    if !child::has("start_server") {
-        return;
+    if child::has("start_server") {
+        hands_over_every_kind_of_socket("start_server");
     }
+}
+
+#[test]
+fn our_start_server_hands_over_every_kind_of_socket() {
+    hands_over_every_kind_of_socket(env!("CARGO_BIN_EXE_start_server"));
+}
+
+fn hands_over_every_kind_of_socket(program: &str) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a=b.sock").display().to_string();
     let arguments = [
@@ -821,7 +829,7 @@ fn perls_start_server_hands_over_every_kind_of_socket() {
         "--port=127.0.0.1:u0",
         &format!("--path={path}"),
     ];
-    let lines = start_server(&arguments.map(str::to_owned));
+    let lines = start_server(program, &arguments.map(str::to_owned));
     assert!(
         lines
             .iter()

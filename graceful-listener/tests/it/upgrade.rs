@@ -212,6 +212,49 @@ fn upgrades_happen_one_at_a_time() {
 }
 
 #[test]
+fn several_generations_may_drain_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let gate = directory.path().join("gate");
+    fs::write(&gate, "").unwrap();
+    let mut service = Service::on_a_port(&[]);
+    let address = service.address();
+    let mut waiting = Vec::new();
+    for generation in 1..=3 {
+        // The one before may accept until it knows of this one.
+        eventually("it alone accepts", || {
+            generation_at(address) == generation.to_string()
+        });
+        let mut client = Client::connect(address).unwrap();
+        let path = format!("GET /while?exists={} HTTP/1.1\r\n", gate.display());
+        client.send(&format!("{path}Host: test\r\n\r\n")).unwrap();
+        // Accepted before this one, because connections are accepted in their order.
+        assert_eq!(generation_at(address), generation.to_string());
+        waiting.push(client);
+        if generation < 3 {
+            send(service.generation(generation).pid, Signal::SIGUSR2);
+            service.wait_for_count("has taken over", generation as usize);
+        }
+    }
+    for generation in 1..=3 {
+        assert!(!is_gone(service.generation(generation).pid));
+    }
+    fs::remove_file(gate).unwrap();
+    for (generation, mut client) in (1..).zip(waiting) {
+        let response = client.response().unwrap();
+        assert_eq!(response.body, "gone");
+        assert_eq!(
+            response.header("x-gen"),
+            Some(generation.to_string().as_str())
+        );
+        assert_eq!(response.closes(), generation < 3);
+    }
+    assert!(service.wait().success());
+    let second = service.generation(2).pid;
+    eventually("the second ends too", || is_gone(second));
+    assert_eq!(generation_at(address), "3");
+}
+
+#[test]
 fn upgrade_that_was_asked_for_during_one_that_fails_is_tried() {
     let (mut service, _directory, while_file) =
         failing("hang at prepared", &[(set::UPGRADE_TIMEOUT_MS, "1000")]);
