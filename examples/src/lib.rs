@@ -17,7 +17,7 @@ pub use code::Code;
 pub use link::{Link, Target, TargetError};
 pub use problem::Problem;
 pub use routes::{debug_router, router, with_problems};
-pub use store::{Store, StoreError};
+pub use store::{Store, StoreError, without_password};
 pub use story::{STORY, STORY_JSON, Storyteller};
 
 #[cfg(doctest)]

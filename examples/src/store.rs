@@ -31,7 +31,8 @@ impl Store {
         tracer: SharedTracer,
         slow: Duration,
     ) -> Result<Self, StoreError> {
-        let failed = |error| StoreError::new("connect", error);
+        let failed =
+            |error| StoreError::new(format!("connect to {}", without_password(url)), error);
         let pool = match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite") => {
                 let options: SqliteConnectOptions = url.parse().map_err(failed)?;
@@ -178,16 +179,31 @@ impl Store {
     }
 }
 
+/// A database's URL as it can be shown.
+#[must_use]
+pub fn without_password(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(mut url) if url.password().is_some() => match url.set_password(Some("***")) {
+            Ok(()) => url.into(),
+            Err(()) => url.scheme().to_owned(),
+        },
+        _ => url.to_owned(),
+    }
+}
+
 /// A statement that the database did not carry out.
 #[derive(Debug)]
 pub struct StoreError {
-    attempted: &'static str,
+    attempted: String,
     source: sqlx::Error,
 }
 
 impl StoreError {
-    fn new(attempted: &'static str, source: sqlx::Error) -> Self {
-        Self { attempted, source }
+    fn new(attempted: impl Into<String>, source: sqlx::Error) -> Self {
+        Self {
+            attempted: attempted.into(),
+            source,
+        }
     }
 }
 

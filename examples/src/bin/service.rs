@@ -17,7 +17,9 @@ use apache_logformat::{
     AccessLogLayer, ConnectionInfo, Escape, LogFormat, ParseError, SharedWriter, TrustedProxies,
 };
 use clap::{Parser, ValueEnum};
-use examples::{STORY, STORY_JSON, Store, Storyteller, debug_router, router, with_problems};
+use examples::{
+    STORY, STORY_JSON, Store, Storyteller, debug_router, router, with_problems, without_password,
+};
 use file_rotatelogs::{Event, RotateLogs};
 use graceful_listener::{Drain, Endpoints, Listeners, serve};
 use sql_trace::{ArgsMode, LostLines, SharedTracer, Tracer, json, writer};
@@ -292,22 +294,16 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| error.to_string())
 }
 
-fn without_password(url: &str) -> String {
-    match url::Url::parse(url) {
-        Ok(mut url) if url.password().is_some() => match url.set_password(Some("***")) {
-            Ok(()) => url.into(),
-            Err(()) => url.scheme().to_owned(),
-        },
-        _ => url.to_owned(),
-    }
-}
-
 /// The error and its causes, on one line.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text += &format!(": {error}");
+        // Some errors have their cause in their own text.
+        let told = error.to_string();
+        if !text.ends_with(&told) {
+            text += &format!(": {told}");
+        }
         cause = error.source();
     }
     text

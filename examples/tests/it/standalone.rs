@@ -281,6 +281,18 @@ fn wrong_options_are_refused_with_the_value_and_the_reason() {
         (&["--slow-query", "fast"], &["fast", "--slow-query"]),
         (&["--drain-timeout=-1s"], &["-1s", "--drain-timeout"]),
         (&["--database-url", "oracle://x"], &["sqlite:"]),
+        (
+            &["--database-url", "sqlite:nowhere/x.db"],
+            &["connect to sqlite:nowhere/x.db", "unable to open"],
+        ),
+        (
+            &[
+                "--database-url",
+                "postgres://me:secret@localhost/?sslmode=odd",
+            ],
+            &["postgres://me:***@localhost/", "odd"],
+        ),
+        (&["--listen", "nowhere"], &["`nowhere`", "./nowhere"]),
         (&["--access-log", "logs/%Q.log"], &["%Q"]),
         (&["--listen", "127.0.0.1:99999"], &["99999"]),
         (&["--trusted-proxy", "10.0.0.0/33"], &["10.0.0.0/33"]),
@@ -295,6 +307,7 @@ fn wrong_options_are_refused_with_the_value_and_the_reason() {
         let output = service().current_dir(&dir).args(options).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success(), "{options:?} was taken");
+        assert!(!stderr.contains("secret"), "{stderr}");
         for word in words {
             assert!(
                 stderr.contains(word),
