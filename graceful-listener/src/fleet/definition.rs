@@ -294,3 +294,6 @@ pub(crate) const MAX_INSTANCES: u32 = 100_000;
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const MAX_SIZE: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests;

@@ -138,7 +138,7 @@ impl Directory {
             let Some(stem) = file_name.as_encoded_bytes().strip_suffix(b".toml") else {
                 continue;
             };
-            if stem.starts_with(b".") || stem.starts_with(b"#") {
+            if file_name.as_encoded_bytes().starts_with(b".") || stem.starts_with(b"#") {
                 continue;
             }
             let name = String::from_utf8_lossy(stem).into_owned();
@@ -166,3 +166,6 @@ fn check(path: &Path) -> Result<(), Failure> {
 fn failed(path: &Path, error: &io::Error) -> Failure {
     Failure::io(path.display(), error)
 }
+
+#[cfg(test)]
+mod tests;

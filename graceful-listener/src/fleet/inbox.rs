@@ -219,3 +219,6 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
 
 const KEPT: usize = 1000;
 const KEPT_FOR: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests;

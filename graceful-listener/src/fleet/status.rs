@@ -101,3 +101,6 @@ impl Status {
         Ok(serde_json::from_slice(&fs::read(path)?)?)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,10 @@ use crate::fleet::status::{InstanceStatus, ProgramStatus, Status};
 
 /// Writes a status for people: a line for each program, or for each instance of it.
 pub(super) fn render(status: &Status, each: bool) -> String {
-    let now = unix_millis();
+    render_at(unix_millis(), status, each)
+}
+
+fn render_at(now: u64, status: &Status, each: bool) -> String {
     let mut rows = Vec::new();
     for program in &status.programs {
         if program.instances.len() == 1 {
@@ -221,3 +224,6 @@ const SHOWN: [State; 7] = [
     State::Exited,
     State::Fatal,
 ];
+
+#[cfg(test)]
+mod tests;

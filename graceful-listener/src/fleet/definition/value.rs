@@ -25,6 +25,14 @@ pub(super) fn text(value: &DeValue<'_>) -> Read<String> {
 }
 
 fn filled(value: &DeValue<'_>) -> Read<String> {
+    filled_or(value, "a string")
+}
+
+/// A string with something in it, of a value that could be something else.
+fn filled_or(value: &DeValue<'_>, expected: &str) -> Read<String> {
+    if !value.is_str() {
+        return Err(wrong(expected, value));
+    }
     let text = text(value)?;
     if text.trim().is_empty() {
         return Err("is empty".into());
@@ -40,9 +48,10 @@ pub(super) fn path(value: &DeValue<'_>) -> Read<PathBuf> {
 pub(super) fn paths(value: &DeValue<'_>) -> Read<Vec<PathBuf>> {
     match elements(value) {
         Some(all) => all.into_iter().map(path).collect(),
-        None => path(value)
-            .map(|path| vec![path])
-            .map_err(|_| wrong("a path or an array of paths", value)),
+        None => {
+            let one = filled_or(value, "a path or an array of paths")?;
+            Ok(vec![one.into()])
+        }
     }
 }
 
@@ -55,13 +64,7 @@ pub(super) fn command(value: &DeValue<'_>) -> Read<Vec<OsString>> {
             _ => Err("has no program in it".into()),
         };
     }
-    let program = filled(value).map_err(|why| {
-        if value.is_str() {
-            why
-        } else {
-            wrong("a string or an array of strings", value)
-        }
-    })?;
+    let program = filled_or(value, "a string or an array of strings")?;
     if program.contains(char::is_whitespace) {
         return Err(
             "is the program alone: its arguments go into `arguments`, and one with spaces \
@@ -91,13 +94,7 @@ pub(super) fn account(value: &DeValue<'_>) -> Read<String> {
         Some(number) => u32::try_from(number)
             .map(|number| number.to_string())
             .map_err(|_| "is no id".into()),
-        None => filled(value).map_err(|why| {
-            if value.is_str() {
-                why
-            } else {
-                wrong("a name or a number", value)
-            }
-        }),
+        None => filled_or(value, "a name or a number"),
     }
 }
 
