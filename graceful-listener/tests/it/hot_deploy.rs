@@ -105,7 +105,7 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// The socket, as /proc names it, that a process listens with.
-fn listening_socket(pid: u32, port: u16) -> String {
+pub(crate) fn listening_socket(pid: u32, port: u16) -> String {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!(":{port:04X} 00000000:0000 0A ");
     let line = table.lines().find(|line| line.contains(&local)).unwrap();
