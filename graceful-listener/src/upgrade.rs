@@ -51,8 +51,8 @@ use crate::ports::Ports;
 /// Both processes find out if the other one dies: the new one through a pipe, the
 /// old one as its parent.
 ///
-/// Nothing but the sockets and two pipes goes to the new process; descriptors
-/// that a library has left open across `exec` are closed in it.
+/// Nothing but the sockets, two pipes and what is [passed](Self::pass) on goes to the new
+/// process; descriptors that a library has left open across `exec` are closed in it.
 ///
 /// # Limits
 ///
