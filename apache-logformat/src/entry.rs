@@ -270,7 +270,7 @@ fn capture_connection(
             }
             Some(config.proxies.as_ref()?.client(peer?, headers))
         };
-        record.facts.client = client().filter(|client| Some(*client) != peer);
+        record.facts.client = client();
     }
 }
 

@@ -87,8 +87,9 @@ impl Directive {
             }
             Self::Port(Port::Remote) => {
                 // What a proxy says of the client has no port; httpd prints 0.
-                let behind_proxy =
-                    exchange.client.is_some() && exchange.client != exchange.peer_ip();
+                let peer = exchange.peer_ip().map(|peer| peer.to_canonical());
+                let client = exchange.client.map(|client| client.to_canonical());
+                let behind_proxy = client.is_some() && client != peer;
                 let port = exchange.peer.map(|peer| peer.port());
                 return write_known(port.map(|port| if behind_proxy { 0 } else { port }), out);
             }

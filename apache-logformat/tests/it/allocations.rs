@@ -193,6 +193,39 @@ fn event_that_nobody_listens_to_allocates_nothing() {
 }
 
 #[test]
+fn memory_of_a_huge_request_is_not_kept() {
+    let layer = AccessLogLayer::new(LogFormat::combined().with_zone(zone()), |_: &[u8]| Ok(()));
+    let handler = answer(|_: Request<()>| Response::new(Full::new(Bytes::new())));
+    let mut service = layer.layer(handler);
+    let mut serve = |agent: usize| {
+        let agent = "x".repeat(agent);
+        let request = Request::get("/").header(header::USER_AGENT, agent);
+        let request = request.body(()).unwrap();
+        allocations(|| drop(block_on(service.call(request)).unwrap()))
+    };
+    serve(10);
+    assert_eq!(serve(10), 0);
+    serve(60_000);
+    serve(100_000);
+    assert!(serve(10) > 0, "a record of 100,000 bytes was kept");
+}
+
+#[test]
+fn memory_of_a_crowd_of_requests_is_not_kept() {
+    let layer = AccessLogLayer::new(LogFormat::combined().with_zone(zone()), |_: &[u8]| Ok(()));
+    let handler = answer(|_: Request<()>| Response::new(Full::new(Bytes::from_static(b"hello"))));
+    let mut service = layer.layer(handler);
+    let mut crowd = |size: usize| {
+        let mut bodies = Vec::with_capacity(size);
+        let mut run = || bodies.push(block_on(service.call(Request::new(()))).unwrap());
+        allocations(|| (0..size).for_each(|_| run()))
+    };
+    crowd(500);
+    assert_eq!(crowd(60), 0);
+    assert!(crowd(500) > 400, "all records were kept");
+}
+
+#[test]
 fn concurrent_requests_allocate_nothing_either() {
     // Sixty requests at once use sixty records, over and over.
     let layer = AccessLogLayer::new(LogFormat::combined().with_zone(zone()), |_: &[u8]| Ok(()));

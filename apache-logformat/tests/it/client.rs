@@ -145,6 +145,35 @@ fn peer_in_ipv6_clothes_is_trusted_as_ipv4() {
 }
 
 #[test]
+fn peers_own_port_is_printed_unless_another_speaks() {
+    for (client, expected) in [
+        (None, "50123"),
+        (Some("10.1.1.1"), "50123"),
+        (Some("::ffff:10.1.1.1"), "50123"),
+        (Some("203.0.113.5"), "0"),
+    ] {
+        for peer in ["10.1.1.1", "::ffff:10.1.1.1"] {
+            let lines = Lines::default();
+            let mut service = lines
+                .layer("%{remote}p")
+                .trusted_proxies(proxies())
+                .layer(answer(
+                    |_: Request<()>| Response::new(Empty::<Bytes>::new()),
+                ));
+            let mut request = Request::new(());
+            let peer: std::net::IpAddr = peer.parse().unwrap();
+            let extensions = request.extensions_mut();
+            extensions.insert(ConnectionInfo::new((peer, 50123).into()));
+            if let Some(client) = client {
+                extensions.insert(ClientIp::new(client.parse().unwrap()));
+            }
+            block_on(service.call(request)).unwrap();
+            assert_eq!(lines.only(), expected, "{client:?} {peer}");
+        }
+    }
+}
+
+#[test]
 fn nobody_is_trusted_by_default() {
     let lines = Lines::default();
     let mut service =

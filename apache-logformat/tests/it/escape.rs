@@ -355,8 +355,8 @@ fn values_outside_json_strings_become_json() {
         (r#"{"a":%{none}i}"#, r#"{"a":null}"#),
         (r#"{"a":%{zero}i,"b": %{lead}i }"#, r#"{"a":0,"b": "007" }"#),
         (
-            r#"{"a":[%{minus}i,%{dot}i,%{word}i]}"#,
-            r#"{"a":[-1.5e+3,"1.","true"]}"#,
+            r#"{"a":[%{dot}i,%{minus}i,%{word}i]}"#,
+            r#"{"a":["1.",-1.5e+3,"true"]}"#,
         ),
         (r#"{"a":%{empty}i}"#, r#"{"a":""}"#),
         (r#"{"a":%{quote}i}"#, r#"{"a":"a\"b"}"#),

@@ -15,6 +15,7 @@ mod event;
 mod facts;
 mod golden;
 mod lines;
+mod needs;
 mod outputs;
 mod parse;
 mod readers;
