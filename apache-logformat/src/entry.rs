@@ -263,15 +263,21 @@ fn capture_connection(
         record.facts.keepalives = connection.and_then(ConnectionInfo::next_request);
     }
     if config.needs.client {
-        let peer = connection.and_then(|connection| Some(connection.peer?.ip().to_canonical()));
-        let client = || -> Option<IpAddr> {
-            if let Some(client) = extensions.get::<ClientIp>() {
-                return Some(client.address());
-            }
-            Some(config.proxies.as_ref()?.client(peer?, headers))
+        record.facts.client = match extensions.get::<ClientIp>() {
+            Some(client) => Some(client.address()),
+            None => proxies_client(config, connection, headers),
         };
-        record.facts.client = client();
     }
+}
+
+/// Returns the client that trusted proxies tell of.
+fn proxies_client(
+    config: &Config,
+    connection: Option<&ConnectionInfo>,
+    headers: &HeaderMap,
+) -> Option<IpAddr> {
+    let peer = connection?.peer?.ip();
+    Some(config.proxies.as_ref()?.client(peer, headers))
 }
 
 #[cfg(feature = "axum")]
