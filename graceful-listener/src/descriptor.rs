@@ -25,6 +25,25 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Makes everything close-on-exec that whoever started this process has left open,
+/// but for the standard streams.
+#[cfg(feature = "cli")]
+pub(crate) fn seal() -> io::Result<()> {
+    // SAFETY: a system call on numbers; no descriptor is closed by it.
+    let sealed = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if sealed == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Occupies a number, so that no other descriptor of this process gets it.
 ///
 /// Call it before anything is opened: whatever has the number is closed.

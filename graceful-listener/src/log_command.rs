@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::log::Log;
 use crate::moment::Moment;
-use crate::process::{Process, Spawn};
+use crate::process::{Exit, Process, Spawn};
 
 /// The command that `--log-file '| COMMAND'` names, and the pipe it reads.
 ///
@@ -85,7 +85,8 @@ impl LogCommand {
         let ended = self
             .process
             .as_ref()
-            .map(|process| process.try_wait().unwrap_or_default());
+            // Somebody else took its status; it has ended all the same.
+            .map(|process| process.try_wait().unwrap_or(Some(Exit::Unknown)));
         if let Some(Some(exit)) = ended {
             self.process = None;
             if self.since.elapsed() >= HEALTHY {

@@ -52,6 +52,12 @@ impl Supervisor {
                 })?,
         };
         raise_limit(&log);
+        if let Err(error) = descriptor::seal() {
+            log.line(format_args!(
+                "failed to keep inherited descriptors from the programs: {}",
+                reason(&error)
+            ));
+        }
         let watch = crate::process::default_action(Signal::CHLD)
             .and_then(|()| Watch::new(&WATCHED_SIGNALS))
             .map_err(|error| Failure::io("failed to watch for signals", &error))?;

@@ -217,6 +217,7 @@ impl Supervisor {
         program.set_counted(record.counted);
         if let Some(log) = record.log {
             program.log = Some(LogCommand::take_over(log)?);
+            program.watch_log(&self.host);
         }
         for record in record.instances {
             let recipe: Rc<Recipe> = Rc::clone(&program.recipe);

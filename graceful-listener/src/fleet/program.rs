@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::counter::Counter;
 use super::definition::{Definition, Instances, LogTarget};
 use super::host::Host;
-use super::instance::{Ended, Instance};
+use super::instance::{Ended, Instance, key};
 use super::memory::Memory;
 use super::recipe::{Outlets, Recipe};
 use super::state::{Event, State};
@@ -326,13 +326,39 @@ impl Program {
             return;
         }
         match LogCommand::start(command.clone(), true) {
-            Ok(log) => self.log = Some(log),
+            Ok(log) => {
+                self.log = Some(log);
+                self.watch_log(host);
+            }
             Err(error) => host.log.line(format_args!(
                 "{}: failed to execute log command {}: {}",
                 self.name,
                 command.display(),
                 reason(&error)
             )),
+        }
+    }
+
+    /// Looks after the log command.
+    pub(crate) fn look_after_log(&mut self, host: &Host) {
+        if let Some(log) = &mut self.log
+            && log.look_after(&host.log).is_some()
+        {
+            self.watch_log(host);
+        }
+    }
+
+    /// Has the end of the log command told.
+    pub(crate) fn watch_log(&self, host: &Host) {
+        let process = self.log.as_ref().and_then(|log| log.process.as_ref());
+        if let Some(process) = process
+            && let Err(error) = host.watch.add(process, key(process))
+        {
+            host.log.line(format_args!(
+                "{}: failed to watch the log command: {}",
+                self.name,
+                reason(&error)
+            ));
         }
     }
 

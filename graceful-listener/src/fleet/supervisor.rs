@@ -147,6 +147,8 @@ impl Supervisor {
             self.take_commands();
         }
         self.conclude_upgrade();
+        // What a command has asked for is written down before it is done.
+        let now = Moment::now();
         for position in 0..self.programs.len() {
             self.advance_program(position, now);
         }
@@ -180,19 +182,9 @@ impl Supervisor {
                 self.owners.insert(pid, position);
             }
         }
-        if let Some(log) = &mut program.log {
-            if let Some(process) = log.look_after(&self.host.log) {
-                let key = super::instance::key(process);
-                if let Err(error) = self.host.watch.add(process, key) {
-                    self.host.log.line(format_args!(
-                        "{}: failed to watch the log command: {}",
-                        program.name,
-                        reason(&error)
-                    ));
-                }
-            }
-            self.owners.extend(log.pid().map(|pid| (pid, position)));
-        }
+        program.look_after_log(&self.host);
+        let log = program.log.as_ref().and_then(LogCommand::pid);
+        self.owners.extend(log.map(|pid| (pid, position)));
         program.reconcile(down, &self.host);
         for pid in unknown {
             self.bury(pid);
@@ -262,9 +254,10 @@ impl Supervisor {
                     continue;
                 }
                 room -= 1;
-                if let Some(pid) = program.start(slot, &self.host) {
-                    self.owners.insert(pid, position);
-                }
+                let started = program.start(slot, &self.host);
+                let log = program.log.as_ref().and_then(LogCommand::pid);
+                let pids = started.into_iter().chain(log);
+                self.owners.extend(pids.map(|pid| (pid, position)));
             }
         }
     }

@@ -13,6 +13,7 @@ mod child;
 
 mod daemonize;
 mod drain;
+mod fleet;
 mod hot_deploy;
 mod http;
 mod http2;

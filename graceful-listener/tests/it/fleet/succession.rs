@@ -1,0 +1,245 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::fixture::{Fleet, SLEEP, shell, wait_for_end};
+use crate::process;
+
+#[test]
+fn killed_supervisor_is_followed_by_one_that_adopts_what_runs() {
+    let mut fleet = Fleet::with("web", &format!("{SLEEP}instances = 3"));
+    let before = fleet.wait_for("web", &["RUNNING"; 3]);
+    fleet.kill();
+    kill(Pid::from_raw(before[1].cast_signed()), Signal::SIGKILL).unwrap();
+    wait_for_end(before[1]);
+    fleet.start();
+    // One that nobody has reaped yet is adopted too, and found to have ended.
+    fleet.wait_for_log("processes, whose supervisor is gone");
+    let after = fleet.wait("a third one", || {
+        let pids = fleet.wait_for("web", &["RUNNING"; 3]);
+        (pids[1] != before[1]).then_some(pids)
+    });
+    assert_eq!((after[0], after[2]), (before[0], before[2]));
+    assert_eq!(fleet.children(), [after[1]], "nothing is doubled");
+    assert_eq!(fleet.pid_files().len(), 3);
+}
+
+#[test]
+fn end_of_an_adopted_process_is_seen_with_its_status() {
+    let definition = shell(
+        "trap 'exit 42' USR1; echo > up; while :; do sleep 0.05; done",
+        "restart = \"always\"\ndirectory = \".\"",
+    );
+    let mut fleet = Fleet::with("web", &definition);
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.wait_for_file("up");
+    fleet.kill();
+    fleet.start();
+    fleet.wait_for_log("adopted 1 processes");
+    kill(Pid::from_raw(before[0].cast_signed()), Signal::SIGUSR1).unwrap();
+    let line = fleet.wait_for_log("web:0 RUNNING -> EXITED");
+    assert!(
+        line.contains("exited with code 42, which is not accepted"),
+        "{line}"
+    );
+    fleet.wait("another", || {
+        (fleet.wait_for("web", &["RUNNING"]) != before).then_some(())
+    });
+}
+
+#[test]
+fn adopted_process_can_be_stopped_and_restarted() {
+    let mut fleet = Fleet::with("web", SLEEP);
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.kill();
+    fleet.start();
+    fleet.command("restart-web").unwrap();
+    let after = fleet.wait_for("web", &["RUNNING"]);
+    assert_ne!(after, before);
+    wait_for_end(before[0]);
+    fleet.command("stop-web").unwrap();
+    wait_for_end(after[0]);
+}
+
+#[test]
+fn reused_process_id_is_never_taken_for_ours() {
+    let mut fleet = Fleet::with("web", SLEEP);
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.kill();
+    let file = &fleet.pid_files()[0];
+    let text = fs::read_to_string(file).unwrap();
+    // This test's own process, under a number that once was the program's.
+    let (_, rest) = text.split_once('\n').unwrap();
+    fs::write(file, format!("{}\n{rest}", std::process::id())).unwrap();
+    fleet.start();
+    let after = fleet.wait("a start", || {
+        let pids = fleet.wait_for("web", &["RUNNING"]);
+        (pids != before && pids[0] != std::process::id()).then_some(pids)
+    });
+    assert_eq!(fleet.children(), after);
+    kill(Pid::from_raw(before[0].cast_signed()), Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn what_was_stopped_or_scaled_stays_so_when_the_supervisor_is_killed() {
+    let mut fleet = Fleet::with("web", SLEEP);
+    fleet.program("jobs", &format!("{SLEEP}instances = 2"));
+    fleet.wait_for("jobs", &["RUNNING"; 2]);
+    fleet.command("stop-web").unwrap();
+    fleet.command("scale-jobs-4").unwrap();
+    fleet.kill();
+    fleet.start();
+    fleet.wait_for_log("adopted 4 processes");
+    fleet.command("signal-jobs-CONT").unwrap();
+    fleet.wait_for("jobs", &["RUNNING"; 4]);
+    fleet.wait_for("web", &["STOPPED"]);
+    assert!(fleet.children().is_empty());
+}
+
+#[test]
+fn job_that_is_done_is_not_done_again_when_the_supervisor_is_killed() {
+    let definition = shell(
+        "echo done >> jobs",
+        "restart = \"never\"\ndirectory = \".\"",
+    );
+    let mut fleet = Fleet::with("job", &definition);
+    fleet.wait_for("job", &["EXITED"]);
+    fleet.kill();
+    fleet.program("web", SLEEP);
+    fleet.start();
+    fleet.wait_for("web", &["RUNNING"]);
+    fleet.wait_for("job", &["EXITED"]);
+    assert_eq!(fleet.wait_for_file("jobs"), "done\n");
+    fleet.command("start-job").unwrap();
+    assert_eq!(fleet.wait_for_file("jobs"), "done\ndone\n");
+}
+
+#[test]
+fn program_that_was_removed_meanwhile_is_stopped() {
+    let mut fleet = Fleet::with("web", SLEEP);
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.kill();
+    fleet.remove_program("web");
+    fleet.start();
+    wait_for_end(before[0]);
+    fleet.wait_for_log("web: removed");
+}
+
+#[test]
+fn program_that_was_spoilt_meanwhile_goes_on_as_it_was() {
+    let mut fleet = Fleet::with("web", SLEEP);
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.kill();
+    fleet.program("web", "command = 1");
+    fleet.start();
+    fleet.wait_for_log("the definition before goes on running");
+    assert_eq!(fleet.wait_for("web", &["RUNNING"]), before);
+    kill(Pid::from_raw(before[0].cast_signed()), Signal::SIGKILL).unwrap();
+    fleet.wait("another process by the old definition", || {
+        (fleet.wait_for("web", &["RUNNING"]) != before).then_some(())
+    });
+}
+
+#[test]
+fn program_that_was_changed_meanwhile_is_replaced() {
+    let mut fleet = Fleet::with("web", &format!("{SLEEP}instances = 2"));
+    fleet.wait_for("web", &["RUNNING"; 2]);
+    fleet.kill();
+    fleet.program(
+        "web",
+        &format!("{SLEEP}instances = 2").replace("600", "601"),
+    );
+    fleet.start();
+    fleet.wait("both replaced", || {
+        let pids = fleet.wait_for("web", &["RUNNING"; 2]);
+        pids.iter()
+            .all(|pid| process::command_line(*pid) == b"sleep\x00601\x00")
+            .then_some(())
+    });
+}
+
+#[test]
+fn restart_that_was_under_way_is_completed_by_the_next_supervisor() {
+    let definition = format!("{SLEEP}instances = 4").replace("0s", "400ms");
+    let mut fleet = Fleet::with("web", &definition);
+    let before = fleet.wait_for("web", &["RUNNING"; 4]);
+    fleet.submit("restart-web");
+    fleet.wait_for_log("it is to be replaced");
+    fleet.kill();
+    fleet.start();
+    fleet.answer("restart-web").unwrap();
+    let after = fleet.wait_for("web", &["RUNNING"; 4]);
+    assert!(before.iter().all(|pid| !after.contains(pid)));
+    before.into_iter().for_each(wait_for_end);
+}
+
+#[test]
+fn upgrade_goes_on_under_the_same_pid_with_the_same_children() {
+    let fleet = Fleet::with("web", &format!("{SLEEP}instances = 3"));
+    let before = fleet.wait_for("web", &["RUNNING"; 3]);
+    let pid = fleet.pid();
+    let answer = fleet.command("upgrade").unwrap();
+    assert!(answer.contains("goes on"), "{answer}");
+    assert_eq!(fleet.pid(), pid);
+    assert_eq!(fleet.wait_for("web", &["RUNNING"; 3]), before);
+    assert_eq!(fleet.children().len(), 3, "children stay children");
+    kill(Pid::from_raw(before[0].cast_signed()), Signal::SIGKILL).unwrap();
+    let line = fleet.wait_for_log("web:0 RUNNING -> EXITED");
+    assert!(line.contains("killed by signal 9"), "{line}");
+    fleet.wait("another", || {
+        (fleet.wait_for("web", &["RUNNING"; 3])[0] != before[0]).then_some(())
+    });
+    assert_eq!(fleet.children().len(), 3);
+}
+
+#[test]
+fn many_upgrades_leak_nothing() {
+    let fleet = Fleet::with("web", SLEEP);
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.command("upgrade").unwrap();
+    let descriptors = process::descriptors(fleet.pid()).len();
+    for _ in 0..5 {
+        fleet.command("upgrade").unwrap();
+    }
+    assert_eq!(process::descriptors(fleet.pid()).len(), descriptors);
+    assert_eq!(fleet.wait_for("web", &["RUNNING"]), before);
+}
+
+#[test]
+fn program_that_cannot_take_over_is_not_executed() {
+    let mut fleet = Fleet::empty();
+    fleet.program("web", SLEEP);
+    let link = fleet.path().join("the-fleet");
+    symlink(env!("CARGO_BIN_EXE_fleet"), &link).unwrap();
+    fleet.start_as(&link);
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fs::remove_file(&link).unwrap();
+    symlink("/bin/false", &link).unwrap();
+    let why = fleet.command("upgrade").unwrap_err();
+    assert!(
+        why.contains("cannot take over: it exited with code 1"),
+        "{why}"
+    );
+    fs::remove_file(&link).unwrap();
+    let why = fleet.command("upgrade").unwrap_err();
+    assert!(
+        why.contains("failed to execute") && why.contains("No such file"),
+        "{why}"
+    );
+    assert_eq!(fleet.wait_for("web", &["RUNNING"]), before);
+    symlink(env!("CARGO_BIN_EXE_fleet"), &link).unwrap();
+    fleet.command("upgrade").unwrap();
+    assert_eq!(fleet.wait_for("web", &["RUNNING"]), before);
+}
+
+#[test]
+fn usr2_upgrades_too() {
+    let fleet = Fleet::with("web", SLEEP);
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.signal(Signal::SIGUSR2);
+    fleet.wait_for_log("goes on after");
+    fleet.command("signal-web-CONT").unwrap();
+    assert_eq!(fleet.wait_for("web", &["RUNNING"]), before);
+}
