@@ -127,7 +127,7 @@ impl Listeners {
         let mut claimed = Vec::new();
         for spec in &specs {
             claimed.push(match this.position(spec) {
-                Some(index) => this.listeners.swap_remove(index),
+                Some(index) => this.listeners.remove(index),
                 None if this.origin == Origin::Upgrade => bind_one(spec, &specs)?,
                 None => return Err(this.not_inherited(spec, &claimed)),
             });
