@@ -1,0 +1,148 @@
+//! A deploy by `start_server` beside nginx's reload, by turns, under one load.
+//!
+//! ```text
+//! cargo build --release --bins
+//! cargo bench --manifest-path graceful-listener/benches/Cargo.toml --bench deploy
+//! ```
+//!
+//! 24 kept-alive and 8 connection-per-request loops that never retry; a switch
+//! every 1.1 seconds. The worker is the `graceful` example. `ROUNDS` and
+//! `SWITCHES` set how often.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use load::{Load, Target};
+
+#[path = "../../tests/it/load.rs"]
+#[expect(dead_code, reason = "the tests ask for more")]
+mod load;
+
+fn main() {
+    let rounds = setting("ROUNDS", 3);
+    let switches = setting("SWITCHES", 15);
+    let dir = std::env::temp_dir().join(format!("deploy-{}", std::process::id()));
+    fs::create_dir(&dir).expect("a directory");
+    for round in 1..=rounds {
+        let nginx = Nginx::start(&dir);
+        measure(round, "nginx -s reload", nginx.address, switches, || nginx.reload());
+        drop(nginx);
+        for option in ["--wait-ready", "--interval=1"] {
+            let ours = StartServer::start(&dir, option);
+            let name = format!("start_server {option}");
+            measure(round, &name, ours.address, switches, || ours.hang_up());
+        }
+    }
+    fs::remove_dir_all(&dir).expect("the directory goes");
+}
+
+fn measure(round: usize, name: &str, address: SocketAddr, switches: usize, switch: impl Fn()) {
+    let mut load = Load::new(Target::Tcp(address));
+    // Nothing takes long: nginx has nothing that does.
+    load.slow_path.clone_from(&load.path);
+    let running = load.start();
+    for _ in 0..switches {
+        sleep(PAUSE);
+        switch();
+    }
+    sleep(PAUSE);
+    println!("round {round}, {name}, {switches} switches\n{}", running.stop());
+}
+
+struct Nginx {
+    configuration: PathBuf,
+    address: SocketAddr,
+}
+
+impl Nginx {
+    fn start(dir: &Path) -> Self {
+        let address = free_address();
+        let place = dir.display();
+        let configuration = dir.join("nginx.conf");
+        let text = format!(
+            "worker_processes 2; pid {place}/nginx.pid; error_log {place}/nginx.log;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ access_log off; server {{ listen {address}; location / {{ return 200 \"hello\\n\"; }} }} }}\n"
+        );
+        fs::write(&configuration, text).expect("the configuration is written");
+        let nginx = Self { configuration, address };
+        nginx.run(&[]);
+        wait_for(address);
+        nginx
+    }
+
+    fn reload(&self) {
+        self.run(&["-s", "reload"]);
+    }
+
+    fn run(&self, options: &[&str]) {
+        let status = Command::new("nginx").arg("-c").arg(&self.configuration).args(options).status();
+        assert!(status.expect("nginx runs").success());
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.run(&["-s", "quit"]);
+    }
+}
+
+struct StartServer {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl StartServer {
+    fn start(dir: &Path, option: &str) -> Self {
+        let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release");
+        let address = free_address();
+        let child = Command::new(programs.join("start_server"))
+            .args(["--port", &address.to_string(), option, "--"])
+            .arg(programs.join("graceful"))
+            .current_dir(dir)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start_server runs: cargo build --release --bins");
+        wait_for(address);
+        // Not only start_server listens by then, the worker serves.
+        sleep(PAUSE);
+        Self { child, address }
+    }
+
+    fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+}
+
+impl Drop for StartServer {
+    fn drop(&mut self) {
+        self.signal("TERM");
+        self.child.wait().expect("it ends");
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it has an address")
+}
+
+fn wait_for(address: SocketAddr) {
+    while TcpStream::connect(address).is_err() {
+        sleep(Duration::from_millis(5));
+    }
+}
+
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+const PAUSE: Duration = Duration::from_millis(1100);
