@@ -431,3 +431,70 @@ async fn layer_may_stand_around_a_whole_router() {
     exchange(address, &get("/nothing")).await;
     assert_eq!(lines(&log, 2).await, ["/hello 200 5", "/nothing 404 0"]);
 }
+
+/// A service of tonic without generated code: answers with one message.
+#[derive(Clone)]
+struct Greeter;
+
+impl tonic::server::NamedService for Greeter {
+    const NAME: &'static str = "hello.Greeter";
+}
+
+impl tower::Service<Request<tonic::body::Body>> for Greeter {
+    type Response = Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<tonic::body::Body>) -> Self::Future {
+        let trailers = HeaderMap::from_iter([(
+            "grpc-status".parse().unwrap(),
+            HeaderValue::from_static("0"),
+        )]);
+        let message = Bytes::from_static(b"\0\0\0\0\x02\x08\x01");
+        let frames = [Frame::data(message), Frame::trailers(trailers)];
+        let frames = frames.map(Ok::<_, tonic::Status>);
+        let body = tonic::body::Body::new(StreamBody::new(stream::iter(frames)));
+        std::future::ready(Ok(Response::new(body)))
+    }
+}
+
+#[tokio::test]
+async fn tonic_servers_leave_a_line_for_each_call() {
+    use tonic::transport::server::{Server, TcpConnectInfo, TcpIncoming};
+
+    let log = Lines::default();
+    let layer = log
+        .layer("%a %r %>s %B %{grpc-status}o %{grpc-status}^to")
+        .connection(|extensions| {
+            let peer = extensions.get::<TcpConnectInfo>()?.remote_addr()?;
+            Some(ConnectionInfo::new(peer))
+        });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder().layer(layer).add_service(Greeter);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+
+    let mut sender = http2(address).await;
+    for path in ["/hello.Greeter/Hello", "/other.Service/Call"] {
+        let request = Request::post(format!("http://{address}{path}"))
+            .version(Version::HTTP_2)
+            .header("content-type", "application/grpc")
+            .body(Full::default());
+        let response = sender.send_request(request.unwrap()).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    assert_eq!(
+        lines(&log, 2).await,
+        [
+            "127.0.0.1 POST /hello.Greeter/Hello HTTP/2.0 200 7 - 0",
+            "127.0.0.1 POST /other.Service/Call HTTP/2.0 200 0 12 -",
+        ]
+    );
+}
