@@ -376,7 +376,7 @@ mod tests {
             },
             Identity {
                 boot: "another".into(),
-                ..identity.clone()
+                ..identity
             },
         ];
         for other in others {
