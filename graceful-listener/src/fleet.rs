@@ -16,6 +16,7 @@ mod memory;
 mod name;
 mod note;
 mod order;
+mod outlets;
 mod owner;
 mod program;
 mod recipe;

@@ -40,7 +40,7 @@ pub(crate) struct SocketFile {
 
 impl SocketFile {
     /// Notes which file is at `path` now.
-    fn find(path: &Path) -> io::Result<Self> {
+    pub(crate) fn find(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
         Ok(Self {
             path: std::path::absolute(path)?,
@@ -57,6 +57,20 @@ impl Sockets {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Held> {
         self.0.iter()
+    }
+
+    /// Closes all sockets, and removes their files.
+    pub(crate) fn close(&mut self) {
+        self.keep(&[]);
+    }
+
+    /// Closes all sockets but those of these names.
+    pub(crate) fn keep(&mut self, names: &[PortName]) {
+        let (kept, closed) = std::mem::take(&mut self.0)
+            .into_iter()
+            .partition(|held| names.contains(&held.name));
+        self.0 = kept;
+        Self(closed).remove_files();
     }
 
     /// Returns what the workers find in `SERVER_STARTER_PORT`.

@@ -242,6 +242,9 @@ impl Supervisor {
                     instance.state()
                 ));
                 program.generation = program.generation.max(note.generation);
+                if let Some(process) = &instance.process {
+                    program.adopt_outlets(process, &self.host);
+                }
                 program.instances.push(instance);
             }
             Err(error) => self.host.log.line(format_args!(

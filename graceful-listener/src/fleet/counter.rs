@@ -163,15 +163,11 @@ impl Counter {
             .variables(host, program, account.as_ref())?
             .into_iter()
             .collect();
-        let directory = recipe
-            .definition
-            .directory
-            .as_ref()
-            .map(|directory| host.root.join(directory));
+        let directory = recipe.directory(host);
         let descriptors: [(BorrowedFd<'_>, i32); 2] = [(host.null.as_fd(), 0), (writer.as_fd(), 1)];
         let args = [OsString::from("-c"), self.command.clone()];
         let process = Spawn {
-            dir: directory.as_deref(),
+            dir: Some(&directory),
             descriptors: &descriptors,
             account: account.as_ref(),
             death_signal: Some(Signal::KILL),

@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,9 @@ use crate::descriptor;
 use crate::failure::{Failure, reason};
 use crate::log_command::LogCommand;
 use crate::moment::Moment;
+use crate::ports::PortName;
 use crate::process::Process;
+use crate::sockets::{Held, SocketFile};
 use crate::succession::{self, Succession, Verdict, refusal};
 
 /// The state of a supervisor for the program that it executes in its own place.
@@ -51,6 +54,8 @@ struct ProgramRecord {
     counted: Option<u32>,
     #[serde(default)]
     log: Option<LogRecord>,
+    #[serde(default)]
+    sockets: Vec<SocketRecord>,
     instances: Vec<InstanceRecord>,
 }
 
@@ -61,12 +66,27 @@ struct LogRecord {
     writer: RawFd,
     output: [RawFd; 2],
     pid: Option<i32>,
+    /// It was not started by this supervisor, but adopted.
+    #[serde(default)]
+    adopted: bool,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct SocketRecord {
+    name: OsString,
+    descriptor: RawFd,
+    file: Option<(PathBuf, u64, u64)>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
 struct InstanceRecord {
     index: u32,
     generation: u64,
+    /// Its definition, if it is not its program's.
+    #[serde(default)]
+    definition: Option<String>,
+    #[serde(default)]
+    retired: bool,
     machine: Machine,
     pid: Option<i32>,
     /// It was not started by this supervisor, but adopted.
@@ -141,6 +161,9 @@ impl Supervisor {
         ));
         let mut kept: Vec<BorrowedFd<'_>> = vec![self.lock.as_fd(), self.notify.as_fd()];
         kept.extend(self.leftovers.iter().map(|(process, _)| process.as_fd()));
+        for program in &self.programs {
+            kept.extend(program.sockets.iter().map(|held| held.fd.as_fd()));
+        }
         for log in self
             .programs
             .iter()
@@ -219,8 +242,15 @@ impl Supervisor {
             program.log = Some(LogCommand::take_over(log)?);
             program.watch_log(&self.host);
         }
+        for socket in record.sockets {
+            program.sockets.push(socket.take_up()?);
+        }
         for record in record.instances {
-            let recipe: Rc<Recipe> = Rc::clone(&program.recipe);
+            let own = record.definition.as_ref().and_then(|text| {
+                let definition = Definition::parse(&file, text).ok()?;
+                Some(Rc::new(Recipe::new(text.clone(), definition)))
+            });
+            let recipe = own.unwrap_or_else(|| Rc::clone(&program.recipe));
             let mut instance =
                 Instance::new(record.index, record.generation, recipe, Moment::now());
             instance.take_up(&record);
@@ -269,17 +299,29 @@ impl Program {
                 writer: log.writer.as_raw_fd(),
                 output: [log.output[0].as_raw_fd(), log.output[1].as_raw_fd()],
                 pid: log.pid(),
+                adopted: log
+                    .process
+                    .as_ref()
+                    .is_some_and(|process| !process.is_child()),
             }),
-            instances: self.instances.iter().map(Instance::record).collect(),
+            sockets: self.sockets.iter().map(SocketRecord::new).collect(),
+            instances: self
+                .instances
+                .iter()
+                .map(|instance| instance.record(&self.recipe))
+                .collect(),
         }
     }
 }
 
 impl Instance {
-    fn record(&self) -> InstanceRecord {
+    fn record(&self, recipe: &Rc<Recipe>) -> InstanceRecord {
+        let own = !Rc::ptr_eq(&self.recipe, recipe);
         InstanceRecord {
             index: self.index,
             generation: self.generation,
+            definition: own.then(|| self.recipe.text.clone()),
+            retired: self.retired,
             machine: self.machine,
             pid: self.pid(),
             adopted: self
@@ -298,6 +340,7 @@ impl Instance {
 
     fn take_up(&mut self, record: &InstanceRecord) {
         self.machine = record.machine;
+        self.retired = record.retired;
         self.starts = record.starts;
         self.since = record.since;
         self.ready = record.ready;
@@ -305,6 +348,32 @@ impl Instance {
         self.accepted = record.accepted;
         self.output.clone_from(&record.output);
         self.mark = record.mark;
+    }
+}
+
+impl SocketRecord {
+    fn new(held: &Held) -> Self {
+        Self {
+            name: held.name.to_os_string(),
+            descriptor: held.fd.as_raw_fd(),
+            file: held
+                .file
+                .as_ref()
+                .map(|file| (file.path.clone(), file.device, file.inode)),
+        }
+    }
+
+    fn take_up(self) -> Result<Held, Failure> {
+        let name = PortName::parse(&self.name).map_err(|error| Failure::new(error.to_string()))?;
+        let fd = descriptor::inherited(self.descriptor).map_err(|error| {
+            Failure::io(format!("failed to take over the socket of {name}"), &error)
+        })?;
+        let file = self.file.map(|(path, device, inode)| SocketFile {
+            path,
+            device,
+            inode,
+        });
+        Ok(Held { name, fd, file })
     }
 }
 
@@ -322,7 +391,14 @@ impl LogCommand {
             pipe(record.writer)?.into(),
             output,
         );
-        log.process = record.pid.and_then(|pid| Process::from_child(pid).ok());
+        log.process = record.pid.and_then(|pid| {
+            let held = if record.adopted {
+                Process::from_stranger(pid)
+            } else {
+                Process::from_child(pid)
+            };
+            held.ok()
+        });
         Ok(log)
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Instance {
     /// When the state changed last, in milliseconds since 1970.
     pub(crate) since: u64,
     pub(crate) ready: bool,
+    /// Another generation serves: it ends for good.
+    pub(crate) retired: bool,
     /// How its last process ended, or why there was none.
     pub(crate) exit: Option<String>,
     pub(crate) accepted: bool,
@@ -58,6 +60,7 @@ impl Instance {
             starts: 0,
             since: unix_millis(),
             ready: false,
+            retired: false,
             exit: None,
             accepted: false,
             output: Vec::new(),
@@ -221,6 +224,13 @@ impl Instance {
                 self.exit = Some(refusal.reason);
             }
         }
+    }
+
+    /// Takes note that no process can be made.
+    pub(crate) fn fail(&mut self, program: &str, host: &Host, why: String) {
+        self.accepted = false;
+        self.tell(Event::SpawnFailed { own: true }, program, host, &why);
+        self.exit = Some(why);
     }
 
     /// Takes note that the process says it is ready.

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::counter::Counter;
 use super::definition::{Definition, Instances, LogTarget};
 use super::host::Host;
-use super::instance::{Ended, Instance, key};
+use super::instance::{Ended, Instance};
 use super::memory::Memory;
 use super::recipe::{Outlets, Recipe};
 use super::state::{Event, State};
@@ -19,8 +19,6 @@ use crate::sockets::Sockets;
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) name: Rc<str>,
-    /// Its file as it was last accepted.
-    text: String,
     pub(crate) recipe: Rc<Recipe>,
     /// What of it is older is to be replaced.
     pub(crate) generation: u64,
@@ -56,8 +54,7 @@ impl Program {
         let counter = Counter::of(&definition.instances);
         Self {
             name: name.into(),
-            text,
-            recipe: Rc::new(Recipe::new(definition)),
+            recipe: Rc::new(Recipe::new(text, definition)),
             generation: memory.map_or(1, |memory| memory.generation),
             removed: false,
             stopped: memory.map_or(!autostart, |memory| memory.stopped),
@@ -77,7 +74,7 @@ impl Program {
     /// Goes over to another definition.
     pub(crate) fn redefine(&mut self, text: String, definition: Definition, host: &Host) {
         self.error = None;
-        let recipe = Recipe::new(definition);
+        let recipe = Recipe::new(text, definition);
         if recipe.definition.instances != self.recipe.definition.instances {
             self.counter = Counter::of(&recipe.definition.instances);
             self.scale = None;
@@ -90,7 +87,6 @@ impl Program {
         }
         self.removed = false;
         self.recipe = Rc::clone(&recipe);
-        self.text = text;
         if another {
             self.renew();
             host.log.line(format_args!(
@@ -190,11 +186,13 @@ impl Program {
             }
         }
         for instance in &mut self.instances {
-            let wanted = on && instance.index < count;
+            let wanted = on && instance.index < count && !instance.retired;
             if wanted && !instance.machine.is_wanted() {
                 instance.tell(Event::Start, &self.name, host, "");
             } else if !wanted && instance.machine.is_wanted() {
-                let why = if self.removed {
+                let why = if instance.retired {
+                    "another generation serves"
+                } else if self.removed {
                     "its file is gone"
                 } else if down {
                     "the fleet ends"
@@ -206,16 +204,88 @@ impl Program {
                 instance.tell(Event::Stop, &self.name, host, why);
             }
         }
+        if !on && self.is_down() {
+            self.sockets.close();
+        }
+        if on && self.halted.is_none() {
+            if self.recipe.definition.listen.is_empty() {
+                self.roll(count, host);
+            } else {
+                self.hand_over(count, host);
+            }
+        }
         self.instances.retain(|instance| {
-            let stays = instance.process.is_some() || instance.index < count;
+            let wanted = instance.index < count && !instance.retired;
+            let stays = instance.process.is_some() || wanted;
             if !stays {
                 host.changed.set(true);
             }
             stays
         });
-        if on && self.halted.is_none() {
-            self.roll(count, host);
+    }
+
+    /// Starts a new generation beside the one that serves, and ends the old one
+    /// when all of the new one run.
+    fn hand_over(&mut self, count: u32, host: &Host) {
+        let generation = self.generation;
+        let is_old = |instance: &Instance| instance.generation < generation;
+        if !self
+            .instances
+            .iter()
+            .any(|instance| is_old(instance) && !instance.retired)
+        {
+            if !self.instances.iter().any(is_old) {
+                self.sockets
+                    .keep(&self.recipe.socket_names(host).collect::<Vec<_>>());
+            }
+            return;
         }
+        // What serves no more is no loss.
+        self.instances.retain(|instance| {
+            !is_old(instance) || instance.process.is_some() || instance.machine.is_moving()
+        });
+        let now = Moment::now();
+        for index in 0..count {
+            let is_there =
+                |instance: &Instance| instance.index == index && instance.generation == generation;
+            if !self.instances.iter().any(is_there) {
+                let recipe = Rc::clone(&self.recipe);
+                let mut instance = Instance::new(index, generation, recipe, now);
+                instance.tell(Event::Start, &self.name, host, "");
+                self.instances.push(instance);
+                host.changed.set(true);
+            }
+        }
+        let new = self.instances.iter().filter(|instance| !is_old(instance));
+        let failed = new
+            .clone()
+            .find(|instance| instance.state() == State::Fatal);
+        if let Some(failed) = failed {
+            let why = format!(
+                "instance {} of generation {generation} is FATAL: {}; the generation before goes on serving",
+                failed.index,
+                failed.exit.as_deref().unwrap_or("it did not come up")
+            );
+            host.log.line(format_args!("{}: {why}", self.name));
+            self.halted = Some(why);
+            self.retire(|instance| !is_old(instance), host);
+        } else if new.clone().all(Instance::is_up) {
+            host.log.line(format_args!(
+                "{}: generation {generation} serves, stopping the one before",
+                self.name
+            ));
+            self.retire(is_old, host);
+        }
+    }
+
+    /// Ends instances for good.
+    fn retire(&mut self, which: impl Fn(&Instance) -> bool, host: &Host) {
+        for instance in self.instances.iter_mut().filter(|instance| which(instance)) {
+            instance.retired = true;
+            let why = "another generation serves";
+            instance.tell(Event::Stop, &self.name, host, why);
+        }
+        host.changed.set(true);
     }
 
     /// Replaces what is of an older generation, some at a time.
@@ -306,6 +376,10 @@ impl Program {
         if self.recipe.definition.listen.is_empty() {
             (instance.generation, instance.recipe) = (self.generation, Rc::clone(&self.recipe));
         }
+        if let Err(why) = instance.recipe.open_sockets(&mut self.sockets, host) {
+            instance.fail(&self.name, host, why);
+            return None;
+        }
         let outlets = Outlets {
             log: self.log.as_ref(),
             sockets: &self.sockets,
@@ -319,7 +393,7 @@ impl Program {
     /// Makes sure that somebody reads what the instances write.
     fn open_log(&mut self, host: &Host) {
         let Some(LogTarget::Command(command)) = &self.recipe.definition.log else {
-            self.log = None;
+            self.close_log(host);
             return;
         };
         if self.log.as_ref().is_some_and(|log| log.command == *command) {
@@ -348,18 +422,13 @@ impl Program {
         }
     }
 
-    /// Has the end of the log command told.
-    pub(crate) fn watch_log(&self, host: &Host) {
-        let process = self.log.as_ref().and_then(|log| log.process.as_ref());
-        if let Some(process) = process
-            && let Err(error) = host.watch.add(process, key(process))
-        {
-            host.log.line(format_args!(
-                "{}: failed to watch the log command: {}",
-                self.name,
-                reason(&error)
-            ));
-        }
+    /// Returns true if the process is one of its own.
+    pub(crate) fn has(&self, pid: i32) -> bool {
+        self.instances
+            .iter()
+            .any(|instance| instance.pid() == Some(pid))
+            || self.counter.as_ref().and_then(Counter::pid) == Some(pid)
+            || self.log.as_ref().and_then(LogCommand::pid) == Some(pid)
     }
 
     /// Takes note of the end of the instance with this process.
@@ -455,7 +524,7 @@ impl Program {
         };
         Memory {
             boot: boot.into(),
-            definition: self.text.clone(),
+            definition: self.recipe.text.clone(),
             generation: self.generation,
             stopped: self.stopped,
             scale: self.scale,
@@ -474,9 +543,8 @@ impl Program {
                 reason(&error)
             ));
         }
-        if let Some(log) = self.log.take() {
-            log.finish();
-        }
+        self.sockets.close();
+        self.close_log(host);
     }
 
     /// Takes over what was counted last.

@@ -14,15 +14,18 @@ use super::state::Policy;
 use crate::account::Account;
 use crate::failure::reason;
 use crate::log_command::LogCommand;
-use crate::ports::Ports;
+use crate::ports::{PortName, Ports};
 use crate::process::{Certificate, Exit, Process, Signal, Spawn, Step};
-use crate::sockets::Sockets;
+use crate::sockets::{self, PortSpec, Sockets};
+use crate::spec::Spec;
 use crate::variables::{self, Variables};
 
 /// How the instances of a program are made: its definition as the engine uses it.
 #[derive(Debug)]
 pub(crate) struct Recipe {
     pub(crate) definition: Definition,
+    /// The file that it was read from.
+    pub(crate) text: String,
     pub(crate) policy: Policy,
 }
 
@@ -41,7 +44,7 @@ impl Refusal {
 }
 
 impl Recipe {
-    pub(crate) fn new(definition: Definition) -> Self {
+    pub(crate) fn new(text: String, definition: Definition) -> Self {
         let policy = Policy {
             restart: definition.restart,
             start_time: definition.start_seconds,
@@ -55,7 +58,11 @@ impl Recipe {
             stop_time: definition.stop_timeout,
             lifetime: definition.max_lifetime,
         };
-        Self { definition, policy }
+        Self {
+            definition,
+            text,
+            policy,
+        }
     }
 
     /// Returns true if a process made by `other` is not what this one would make.
@@ -86,6 +93,14 @@ impl Recipe {
         }
     }
 
+    /// Returns where it runs.
+    pub(crate) fn directory(&self, host: &Host) -> PathBuf {
+        match &self.definition.directory {
+            Some(directory) => host.root.join(directory),
+            None => host.root.clone(),
+        }
+    }
+
     /// Returns the environment of an instance.
     ///
     /// # Errors
@@ -109,6 +124,40 @@ impl Recipe {
         variables.extend(self.definition.environment.iter().cloned());
         variables.insert("FLEET_PROGRAM".into(), program.into());
         Ok(variables)
+    }
+
+    /// Returns the names of its sockets, in order.
+    pub(crate) fn socket_names(&self, host: &Host) -> impl Iterator<Item = PortName> {
+        let listen = self.definition.listen.iter();
+        listen.filter_map(|text| socket_name(text, host))
+    }
+
+    /// Opens those of its sockets that are not open yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the name of the socket, and the reason.
+    pub(crate) fn open_sockets(&self, sockets: &mut Sockets, host: &Host) -> Result<(), String> {
+        for text in &self.definition.listen {
+            let name =
+                socket_name(text, host).ok_or_else(|| format!("listen {text}: no socket"))?;
+            if sockets.iter().any(|held| held.name == name) {
+                continue;
+            }
+            let (mut others, log) = (Vec::new(), &host.log);
+            let opened = match &name {
+                PortName::Path(path) => {
+                    sockets::open_path(path, SOCKET_MODE, BACKLOG, &mut others, log)
+                }
+                _ => PortSpec::parse(OsStr::new(text))
+                    .map_err(|why| format!("listen {text}: {why}"))?
+                    .open(BACKLOG, &mut others, log),
+            };
+            let mut held = opened.map_err(|failure| format!("listen {text}: {failure}"))?;
+            held.name = name;
+            sockets.push(held);
+        }
+        Ok(())
     }
 
     /// Returns whom the program runs as.
@@ -155,10 +204,13 @@ impl Recipe {
         let mut descriptors: Vec<(BorrowedFd<'_>, RawFd)> =
             vec![(host.null.as_fd(), 0), (output, 1), (output, 2)];
         let mut ports = Ports::new();
-        for (held, number) in outlets.sockets.iter().zip(FIRST..) {
+        for (name, number) in self.socket_names(host).zip(FIRST..) {
+            let held = outlets.sockets.iter().find(|held| held.name == name);
+            let held =
+                held.ok_or_else(|| Refusal::own(format!("listen {name}: it is not open")))?;
             ports
-                .push(held.name.clone(), number)
-                .map_err(|error| Refusal::own(format!("listen {}: {error}", held.name)))?;
+                .push(name, number)
+                .map_err(|error| Refusal::own(format!("listen: {error}")))?;
             descriptors.push((held.fd.as_fd(), number));
         }
         if !ports.is_empty() {
@@ -170,13 +222,9 @@ impl Recipe {
             variables.insert("LISTEN_FDS".into(), ports.len().to_string().into());
         }
         let env: Vec<(OsString, OsString)> = variables.into_iter().collect();
-        let directory = self
-            .definition
-            .directory
-            .as_ref()
-            .map(|directory| host.root.join(directory));
+        let directory = self.directory(host);
         Spawn {
-            dir: directory.as_deref(),
+            dir: Some(&directory),
             descriptors: &descriptors,
             listen_pid: !ports.is_empty(),
             certificate,
@@ -194,7 +242,7 @@ impl Recipe {
                     Some(libc::EMFILE | libc::ENFILE)
                 );
             let what: &OsStr = match error.step {
-                Step::Dir => directory.as_deref().map_or(OsStr::new(""), AsRef::as_ref),
+                Step::Dir => directory.as_os_str(),
                 Step::Account => OsStr::new(self.definition.user.as_deref().unwrap_or("")),
                 _ => &self.definition.command,
             };
@@ -212,6 +260,14 @@ pub(crate) struct Outlets<'a> {
     pub(crate) log: Option<&'a LogCommand>,
     pub(crate) sockets: &'a Sockets,
     pub(crate) generation: u64,
+}
+
+/// Returns what a socket is called: a path is made absolute.
+fn socket_name(text: &str, host: &Host) -> Option<PortName> {
+    match Spec::parse(OsStr::new(text)).ok()?.name {
+        PortName::Path(path) => Some(PortName::Path(host.root.join(path))),
+        name => Some(name),
+    }
 }
 
 /// Opens a log to append to, and does not wait for the reader of one that is a pipe.
@@ -241,5 +297,9 @@ const DEFAULT_SIGNALS: [Signal; 11] = [
     Signal::TTIN,
     Signal::TTOU,
 ];
+/// As many connections may wait as the kernel allows.
+const BACKLOG: i32 = i32::MAX;
+/// What `start_server` gives to socket files.
+const SOCKET_MODE: u32 = 0o777;
 /// Where systemd's protocol has the first socket.
 const FIRST: RawFd = 3;

@@ -313,7 +313,10 @@ impl Supervisor {
     /// process of a container.
     fn reap_strangers(&self) {
         let trial = self.trial.as_ref().map(|trial| trial.process.pid());
-        let ours = |pid: i32| self.owners.contains_key(&pid) || trial == Some(pid);
+        let ours = |pid: i32| {
+            let owner = self.owners.get(&pid);
+            owner.is_some_and(|position| self.programs[*position].has(pid)) || trial == Some(pid)
+        };
         while let Ok(Reaped::Stranger) = reap_stranger(ours) {}
     }
 

@@ -3,6 +3,7 @@
 mod fixture;
 
 mod commands;
+mod generations;
 mod keys;
 mod states;
 mod succession;

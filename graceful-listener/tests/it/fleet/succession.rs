@@ -243,3 +243,44 @@ fn usr2_upgrades_too() {
     fleet.command("signal-web-CONT").unwrap();
     assert_eq!(fleet.wait_for("web", &["RUNNING"]), before);
 }
+
+#[test]
+fn log_command_outlives_the_supervisor_that_is_killed_and_stays_the_only_one() {
+    let definition = shell(
+        "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.02; done",
+        "restart = \"always\"\ndirectory = \".\"\nlog = \"| sh -c 'echo $$ >> readers; exec cat >> lines'\"",
+    );
+    let mut fleet = Fleet::empty();
+    let definition = definition.replace(
+        "readers",
+        &fleet.path().join("readers").display().to_string(),
+    );
+    let definition = definition.replace(
+        "lines'",
+        &format!("{}'", fleet.path().join("lines").display()),
+    );
+    fleet.program("web", &definition);
+    fleet.start();
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    let lines = |fleet: &Fleet| fleet.wait_for_file("lines").lines().count();
+    fleet.wait("lines", || (lines(&fleet) > 3).then_some(()));
+    fleet.kill();
+    fleet.start();
+    fleet.wait_for_log("adopted 1 processes");
+    let count = lines(&fleet);
+    fleet.wait("more lines", || (lines(&fleet) > count + 3).then_some(()));
+    assert_eq!(fleet.wait_for("web", &["RUNNING"]), before);
+    fleet.command("upgrade").unwrap();
+    let count = lines(&fleet);
+    fleet.wait("more lines", || (lines(&fleet) > count + 3).then_some(()));
+    let readers = fleet.wait_for_file("readers");
+    assert_eq!(readers.lines().count(), 1, "{readers}");
+    let reader: u32 = readers.trim().parse().unwrap();
+    kill(Pid::from_raw(reader.cast_signed()), Signal::SIGKILL).unwrap();
+    fleet.wait("another reader", || {
+        (fleet.wait_for_file("readers").lines().count() == 2).then_some(())
+    });
+    let count = lines(&fleet);
+    fleet.wait("more lines", || (lines(&fleet) > count + 3).then_some(()));
+    assert_eq!(fleet.wait_for("web", &["RUNNING"]), before);
+}
