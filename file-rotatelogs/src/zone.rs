@@ -203,7 +203,7 @@ mod tests {
     fn change_is_found_to_the_second() {
         let changes = |low, high| berlin().changes(low, high).collect::<Vec<_>>();
         assert_eq!(changes(BACK - 50_000, BACK + 70_000), [BACK]);
-        assert_eq!(changes(BACK, BACK + 70_000), []);
+        assert!(changes(BACK, BACK + 70_000).is_empty());
         assert_eq!(changes(BACK - 1, BACK), [BACK]);
         assert_eq!(changes(FORTH - 1, BACK), [FORTH, BACK]);
     }
