@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The server has one processor, the client another. Prints each round, then the
-//! medians and their ratios.
+//! medians and their ratios. The processor time of a request is what other programs on the
+//! machine disturb least.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -18,7 +19,7 @@ fn main() {
         ("kept alive, 32 connections", &["-c32"][..]),
         ("a connection per request, 32 at a time", &["-c32", "-H", "Connection: close"]),
     ] {
-        println!("{name}\n{:<6} {:>12} {:>10}", "", "requests/s", "p99 µs");
+        println!("{name}\n{:<6} {:>12} {:>10} {:>10}", "", "requests/s", "p99 µs", "CPU µs");
         let mut results = [Vec::new(), Vec::new()];
         let servers = ["ours", "axum"].map(Server::start);
         for round in 0..rounds {
@@ -26,16 +27,21 @@ fn main() {
             for turn in 0..2 {
                 let which = (usize::from(round % 2 == 1) + turn) % 2;
                 let result = servers[which].measure(options, seconds);
-                println!("{:<6} {:>12.0} {:>10.0}", servers[which].name, result.rate, result.p99);
+                println!(
+                    "{:<6} {:>12.0} {:>10.0} {:>10.2}",
+                    servers[which].name, result.rate, result.p99, result.cpu
+                );
                 results[which].push(result);
             }
         }
-        let [rates, tails] = [|r: &Measured| r.rate, |r: &Measured| r.p99].map(|value| {
+        let values = [|r: &Measured| r.rate, |r: &Measured| r.p99, |r: &Measured| r.cpu];
+        let [rates, tails, times] = values.map(|value| {
             let medians = results.each_ref().map(|results| median(results.iter().map(value).collect()));
             (medians, medians[0] / medians[1])
         });
         println!("median requests/s: ours {:.0}, axum {:.0}, ratio {:.3}", rates.0[0], rates.0[1], rates.1);
-        println!("median p99 µs:     ours {:.0}, axum {:.0}, ratio {:.3}\n", tails.0[0], tails.0[1], tails.1);
+        println!("median p99 µs:     ours {:.0}, axum {:.0}, ratio {:.3}", tails.0[0], tails.0[1], tails.1);
+        println!("median CPU µs:     ours {:.2}, axum {:.2}, ratio {:.3}\n", times.0[0], times.0[1], times.1);
     }
 }
 
@@ -49,6 +55,8 @@ struct Measured {
     rate: f64,
     /// In microseconds.
     p99: f64,
+    /// What a request costs the server's processor, in microseconds.
+    cpu: f64,
 }
 
 impl Server {
@@ -70,6 +78,7 @@ impl Server {
     }
 
     fn measure(&self, options: &[&str], seconds: usize) -> Measured {
+        let before = self.cpu();
         let output = Command::new("taskset")
             .args(["-c", "1", "wrk", "-t1", "--latency", &format!("-d{seconds}s")])
             .args(options)
@@ -82,10 +91,23 @@ impl Server {
             let line = text.lines().find_map(|line| line.trim().strip_prefix(start));
             line.unwrap_or_else(|| panic!("{start} is missing: {text}")).trim().to_owned()
         };
+        let requests = text.lines().find(|line| line.contains(" requests in "));
+        let requests = requests.and_then(|line| line.split_whitespace().next());
+        let requests: f64 = requests.expect("a count").parse().expect("a number");
         Measured {
+            cpu: (self.cpu() - before) / requests,
             rate: value("Requests/sec:").parse().expect("a number"),
             p99: microseconds(&value("99%")),
         }
+    }
+}
+
+impl Server {
+    /// The processor time of its thread so far, in microseconds.
+    fn cpu(&self) -> f64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.child.id())).expect("it runs");
+        let nanoseconds = text.split(' ').next().expect("a first field");
+        nanoseconds.parse::<f64>().expect("a number") / 1e3
     }
 }
 

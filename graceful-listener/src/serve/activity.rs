@@ -72,6 +72,10 @@ impl Activity {
         self.is_http2.load(Ordering::Relaxed)
     }
 
+    pub(super) fn is_http1(&self) -> bool {
+        self.preface.load(Ordering::Relaxed) == PREFACE.len() && !self.is_http2()
+    }
+
     pub(super) fn state(&self) -> State {
         if self.in_flight.load(Ordering::Acquire) > 0 {
             return State::Busy;

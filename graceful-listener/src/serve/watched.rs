@@ -13,7 +13,8 @@ use super::last_ping::LastPing;
 pub(super) struct Watched<T> {
     io: T,
     activity: Arc<Activity>,
-    last_ping: LastPing,
+    /// Until it is known that the client speaks HTTP/1.
+    last_ping: Option<LastPing>,
 }
 
 impl<T> Watched<T> {
@@ -21,7 +22,7 @@ impl<T> Watched<T> {
         Self {
             io,
             activity,
-            last_ping: LastPing::new(linger),
+            last_ping: Some(LastPing::new(linger)),
         }
     }
 }
@@ -35,7 +36,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         let this = &mut *self;
         let before = buffer.filled().len();
         loop {
-            if this.last_ping.poll_release(cx, buffer) {
+            if let Some(last_ping) = &mut this.last_ping
+                && last_ping.poll_release(cx, buffer)
+            {
                 return Poll::Ready(Ok(()));
             }
             ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
@@ -44,8 +47,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
                 return Poll::Ready(Ok(()));
             }
             this.activity.read(read);
-            let is_http2 = this.activity.is_http2();
-            this.last_ping.keep_back(buffer, before, is_http2);
+            if let Some(last_ping) = &mut this.last_ping {
+                last_ping.keep_back(buffer, before, this.activity.is_http2());
+                if this.activity.is_http1() {
+                    this.last_ping = None;
+                }
+            }
             // Nothing would be taken for the end.
             if buffer.filled().len() > before {
                 return Poll::Ready(Ok(()));
