@@ -2,7 +2,10 @@
 
 mod fixture;
 
+mod check;
+mod command_line;
 mod commands;
+mod faults;
 mod generations;
 mod keys;
 mod states;

@@ -26,5 +26,6 @@ mod process;
 mod serve;
 mod service;
 mod signals;
+mod small_disk;
 mod starter;
 mod upgrade;

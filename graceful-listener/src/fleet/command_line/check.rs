@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -114,10 +116,15 @@ fn surroundings(root: &Path, definition: &Definition) -> Vec<String> {
         true => directory.join(&definition.command).into_os_string(),
         false => definition.command.clone(),
     };
-    let path = variables.get(std::ffi::OsStr::new("PATH"));
-    if let Err(error) = find_program(&command, path.map(|path| &**path)) {
-        let command = definition.command.display();
-        mistakes.push(format!("command: {command}: {}", reason(&error)));
+    let path = variables.get(OsStr::new("PATH"));
+    let found = find_program(&command, path.map(|path| &**path))
+        .and_then(|program| fs::metadata(program))
+        .map_err(|error| reason(&error));
+    let command = definition.command.display();
+    match found {
+        Ok(file) if file.is_file() && file.mode() & 0o111 != 0 => {}
+        Ok(_) => mistakes.push(format!("command: {command}: cannot be executed")),
+        Err(why) => mistakes.push(format!("command: {command}: {why}")),
     }
     mistakes
 }

@@ -82,6 +82,9 @@ fn wait_for(path: &Path) -> Result<File, Stop> {
 /// Returns where the last lines begin.
 fn last_lines(file: &mut File, lines: usize) -> io::Result<u64> {
     let end = file.metadata()?.len();
+    if lines == 0 {
+        return Ok(end);
+    }
     let mut begin = end;
     let mut seen = 0;
     let mut block = Vec::new();
@@ -103,7 +106,7 @@ fn last_lines(file: &mut File, lines: usize) -> io::Result<u64> {
                 seen += 1;
             }
             if seen == lines {
-                return Ok(if lines == 0 { end } else { behind });
+                return Ok(behind);
             }
         }
     }

@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
 
 use super::daemon::{Daemon, Program, Start, both, is_running, stderr, wait_for};
+use crate::small_disk::SmallDisk;
 
 #[test]
 fn log_file_is_appended_to_and_takes_all_output() {
@@ -671,10 +672,11 @@ fn env_file_that_is_missing_ends_the_first_start() {
 
 #[test]
 fn full_disk_stops_neither_the_start_of_a_generation_nor_the_end() {
-    let Some(disk) = SmallDisk::new() else {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::over(dir.path()) else {
         return;
     };
-    let status = disk.0.path().join("status");
+    let status = dir.path().join("status");
     let mut daemon = Start::new(Program::Ours)
         .options([
             "--interval=0",
@@ -706,57 +708,18 @@ fn full_disk_stops_neither_the_start_of_a_generation_nor_the_end() {
 
 #[test]
 fn full_disk_refuses_the_start_with_a_pid_file() {
-    let Some(disk) = SmallDisk::new() else {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::over(dir.path()) else {
         return;
     };
     disk.fill();
-    let pid_file = disk.0.path().join("pid");
+    let pid_file = dir.path().join("pid");
     let output = Start::new(Program::Ours)
         .options([format!("--pid-file={}", pid_file.display())])
         .run();
     assert_eq!(output.status.code(), Some(28));
     assert!(stderr(&output).contains("pid file"), "{}", stderr(&output));
     assert!(!pid_file.exists());
-}
-
-/// A file system of its own, which can be filled to the last byte.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn new() -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
-            .arg(dir.path())
-            .output()
-            .is_ok_and(|output| output.status.success());
-        if !mounted {
-            assert!(
-                std::env::var_os("TEST_REQUIRE_ALL").is_none(),
-                "no file system can be mounted"
-            );
-            eprintln!("left out: no file system can be mounted");
-        }
-        mounted.then_some(Self(dir))
-    }
-
-    fn fill(&self) {
-        let mut file = fs::File::create(self.0.path().join("ballast")).unwrap();
-        while file.write(&[0; 512]).is_ok_and(|written| written > 0) {}
-    }
-
-    fn empty(&self) {
-        fs::remove_file(self.0.path().join("ballast")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(self.0.path())
-            .status();
-    }
 }
 
 #[test]
