@@ -118,7 +118,7 @@ fn surroundings(root: &Path, definition: &Definition) -> Vec<String> {
     };
     let path = variables.get(OsStr::new("PATH"));
     let found = find_program(&command, path.map(|path| &**path))
-        .and_then(|program| fs::metadata(program))
+        .and_then(fs::metadata)
         .map_err(|error| reason(&error));
     let command = definition.command.display();
     match found {

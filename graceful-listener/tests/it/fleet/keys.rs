@@ -8,7 +8,7 @@ fn output(script: &str, more: &str) -> String {
         "job",
         &shell(
             &format!("({script}) > out.new 2>&1; mv out.new out"),
-            &format!("restart = \"never\"\ndirectory = \".\"\n{more}"),
+            &format!("restart = \"never\"\n{more}"),
         ),
     );
     let path = fleet.path().join("out");
@@ -62,9 +62,25 @@ fn umask_is_set() {
 }
 
 #[test]
-fn directory_is_entered_and_a_missing_one_told() {
-    let text = output("pwd", "");
-    assert!(text.starts_with('/'), "{text}");
+fn programs_run_in_the_directory_of_the_fleet_or_in_one_that_is_relative_to_it() {
+    let mut fleet = Fleet::empty();
+    fs::create_dir(fleet.path().join("srv")).unwrap();
+    fleet.program("here", &shell("pwd > out; exec sleep 600", ""));
+    fleet.program(
+        "there",
+        &shell("pwd > out; exec sleep 600", "directory = \"srv\""),
+    );
+    fleet.start();
+    let root = fs::canonicalize(fleet.path()).unwrap();
+    assert_eq!(fleet.wait_for_file("out"), format!("{}\n", root.display()));
+    assert_eq!(
+        fleet.wait_for_file("srv/out"),
+        format!("{}/srv\n", root.display())
+    );
+}
+
+#[test]
+fn directory_that_is_missing_is_told() {
     let fleet = Fleet::with(
         "web",
         &format!("{SLEEP}directory = \"nowhere\"\nretries = 0"),
