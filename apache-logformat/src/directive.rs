@@ -92,8 +92,11 @@ pub(crate) enum Context {
     Text,
     /// It is a whole value of a JSON object.
     JsonValue,
-    /// It stands outside the strings of a JSON object, but touches other text.
-    JsonFragment,
+    /// It is part of a value of a JSON object, which starts with the last `Some`
+    /// bytes of the text before the first part.
+    JsonPart(Option<usize>),
+    /// It is a text whose first bytes are the end of a value that has parts.
+    JsonEnd(usize),
 }
 
 /// What an item prints.

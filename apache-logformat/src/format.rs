@@ -177,19 +177,30 @@ impl LogFormat {
     pub fn write(&self, exchange: &Exchange<'_>, line: &mut Vec<u8>) {
         let Parsed { items, style, .. } = &*self.0;
         let absent = self.absent();
+        let mut value = line.len();
         for item in items {
             if let Directive::Literal(literal) = &item.directive {
-                literal.write(line);
+                if let Context::JsonEnd(end) = item.context {
+                    let (end, rest) = literal.text().split_at(end);
+                    line.extend_from_slice(end);
+                    json::quote_unless_number(value, line);
+                    line.extend_from_slice(rest);
+                } else {
+                    literal.write(line);
+                }
                 continue;
             }
             let start = line.len();
+            if let Context::JsonPart(Some(before)) = item.context {
+                value = start - before;
+            }
             let present = item.condition.holds(exchange.status)
                 && item.directive.write(exchange, style, line);
             match (item.context, present) {
                 (Context::JsonValue, true) => json::quote_unless_number(start, line),
                 (Context::JsonValue, false) => line.extend_from_slice(b"null"),
-                (Context::Text | Context::JsonFragment, true) => {}
-                (Context::Text | Context::JsonFragment, false) => line.extend_from_slice(absent),
+                (_, true) => {}
+                (_, false) => line.extend_from_slice(absent),
             }
         }
         line.push(b'\n');

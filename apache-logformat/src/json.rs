@@ -5,7 +5,8 @@ use crate::directive::{Context, Directive, Item};
 /// Finds the items that stand outside the strings of a JSON object.
 ///
 /// There they have to be JSON values themselves: `{"status":%>s,"ua":"%{User-Agent}i"}`
-/// has one outside and one inside.
+/// has one outside and one inside. What touches others or other text outside, as in
+/// `{"path":%U%q}`, makes one value together.
 pub(crate) fn find_values(items: &mut [Item]) {
     for item in &mut *items {
         item.context = Context::Text;
@@ -18,41 +19,58 @@ pub(crate) fn find_values(items: &mut [Item]) {
         return;
     }
     let mut in_string = false;
-    let mut escaped = false;
-    // What stands before: the last byte of a literal, nothing behind a directive.
-    let mut before = None;
+    // The first part of the value that is not ended yet.
+    let mut first = None;
+    // How much of the text before may belong to a value.
+    let mut before = 0;
     for index in 0..items.len() {
-        if let Directive::Literal(literal) = &items[index].directive {
-            for &byte in literal.text() {
-                match byte {
-                    _ if escaped => escaped = false,
-                    b'\\' if in_string => escaped = true,
-                    b'"' => in_string = !in_string,
-                    _ => {}
-                }
+        let Directive::Literal(literal) = &items[index].directive else {
+            if !in_string && first.is_none() {
+                first = Some(index);
+                items[index].context = Context::JsonPart(Some(before));
+            } else if !in_string {
+                items[index].context = Context::JsonPart(None);
             }
-            before = literal.text().last().copied();
             continue;
-        }
-        if !in_string {
-            let opens =
-                before.is_some_and(|byte| byte.is_ascii_whitespace() || b":,[".contains(&byte));
-            let closes = match items.get(index + 1).map(|item| &item.directive) {
-                Some(Directive::Literal(literal)) => literal
-                    .text()
-                    .first()
-                    .is_some_and(|byte| byte.is_ascii_whitespace() || b",]}".contains(byte)),
-                _ => false,
-            };
-            items[index].context = if opens && closes {
-                Context::JsonValue
+        };
+        let text = literal.text();
+        let end = text.iter().position(|&byte| delimits(byte));
+        in_string = ends_in_string(text, in_string);
+        before = match text.iter().rposition(|&byte| delimits(byte)) {
+            Some(last) => text.len() - 1 - last,
+            None => before + text.len(),
+        };
+        if let Some(start) = first
+            && let Some(end) = end
+        {
+            first = None;
+            let alone = items[start].context == Context::JsonPart(Some(0)) && start + 1 == index;
+            if alone && end == 0 {
+                items[start].context = Context::JsonValue;
             } else {
-                Context::JsonFragment
-            };
+                items[index].context = Context::JsonEnd(end);
+            }
         }
-        escaped = false;
-        before = None;
     }
+}
+
+/// Whether `byte` ends a value outside of strings.
+fn delimits(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || b"{}[]:,\"".contains(&byte)
+}
+
+/// Whether the text of a JSON object is within a string behind `text`.
+fn ends_in_string(text: &[u8], mut in_string: bool) -> bool {
+    let mut escaped = false;
+    for &byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ => {}
+        }
+    }
+    in_string
 }
 
 /// Puts quotation marks around `line[start..]` unless it is a JSON number.

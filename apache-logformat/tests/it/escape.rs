@@ -239,6 +239,7 @@ fn json_formats() -> Vec<LogFormat> {
         apache(r#"{"r":"%r","u":"%u","s":%>s,"b":%b,"a":"%{X-A}i","t":"%t","c":"%{a}C","p":"%U%q"}"#),
         apache(r#"{"r":%r,"u":%u,"s":%500s,"b":%B,"a":%{X-A}i,"k":%k,"o":%O,"x":%X,"l":%l,"U":%U}"#),
         apache(r#" { "a" : [ %{X-A}i , %{Host}i ], "n":{"x": %{x}n}, "esc\"%h\\\\": "%{x}e" }"#),
+        apache(r#"{"p":%U%q,"r":x%r%%%{X-A}i-,"n":%{x}n%{a}C, "e":%{x}e%{X-A}i%u}"#),
         apache(r#"{"t":%{sec}t.%{msec_frac}t,"m":%{msec_frac}t,"d":%{ms}T,"e":%{min}T,"z":"%{%n"\x}t"}"#),
         LogFormat::nginx(
             r#"{"r":"$request","u":"$remote_user","s":$status,"b":$body_bytes_sent,"a":$http_x_a,"rt":$request_time,"x":$arg_x}"#,
@@ -361,7 +362,25 @@ fn values_outside_json_strings_become_json() {
         (r#"{"a":%{empty}i}"#, r#"{"a":""}"#),
         (r#"{"a":%{quote}i}"#, r#"{"a":"a\"b"}"#),
         (r#"{"a\"":%s,"b\\":%s}"#, r#"{"a\"":404,"b\\":404}"#),
+        // What touches is one value.
         (r#"{"a":%s0}"#, r#"{"a":4040}"#),
+        (r#"{"a":0%s}"#, r#"{"a":"0404"}"#),
+        (r#"{"a":%s.%s}"#, r#"{"a":404.404}"#),
+        (r#"{"a":%s.%s.%s, "b":1}"#, r#"{"a":"404.404.404", "b":1}"#),
+        (
+            r#"{"a":%{quote}i%{word}i,"b":"%s%s"}"#,
+            r#"{"a":"a\"btrue","b":"404404"}"#,
+        ),
+        (r#"{"a":x%b}"#, r#"{"a":"x-"}"#),
+        (r#"{"a":%b%b}"#, r#"{"a":"--"}"#),
+        (r#"{"a":%{empty}i%{none}i}"#, r#"{"a":"-"}"#),
+        (r#"{"a":%{empty}i%{empty}i}"#, r#"{"a":""}"#),
+        (r#"{"a":%s%%,"b":%%%s}"#, r#"{"a":"404%","b":"%404"}"#),
+        (r#"{"a":x%%%s,"b":"%%x%s"}"#, r#"{"a":"x%404","b":"%x404"}"#),
+        (
+            r#"{"a":[%s%s %s],"b":"x"}"#,
+            r#"{"a":[404404 404],"b":"x"}"#,
+        ),
         // No object: a text like any other.
         (r#"["%{none}i",%b]"#, r#"["-",-]"#),
         ("%b %{quote}i", r#"- a\"b"#),
