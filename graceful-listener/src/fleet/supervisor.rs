@@ -326,10 +326,13 @@ impl Supervisor {
                 return true;
             }
             if group.has_group() {
-                self.host.log.line(format_args!(
-                    "sending KILL to what process {} has left",
-                    group.pid()
-                ));
+                // One that its parent has not reaped is a group of its own.
+                if group.is_reaped() {
+                    self.host.log.line(format_args!(
+                        "sending KILL to what process {} has left",
+                        group.pid()
+                    ));
+                }
                 // It fails only if there is nothing left.
                 let _ = group.signal_group(Signal::KILL);
             }

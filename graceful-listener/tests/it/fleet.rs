@@ -10,3 +10,4 @@ mod generations;
 mod keys;
 mod states;
 mod succession;
+mod torture;
