@@ -108,8 +108,10 @@ fn deadline_of_the_drain_is_kept_and_reported() {
 #[test]
 fn health_check_fails_while_the_service_drains() {
     let service = Service::on_a_port(&[]);
+    // Waited for longer than one that has asked already.
     let mut probe = Client::connect(service.address()).unwrap();
-    assert_eq!(probe.get("/healthz").unwrap().status(), 200);
+    let mut other = Client::connect(service.address()).unwrap();
+    assert_eq!(other.get("/healthz").unwrap().status(), 200);
     let _client = slow(&service, 60_000);
     service.signal(Signal::SIGTERM);
     refuses(&service);
