@@ -241,7 +241,7 @@ const GOAWAY: u8 = 7;
 
 #[test]
 fn streams_that_cross_the_goaway_are_served() {
-    let service = Service::with(|serve| serve.linger(Duration::from_secs(1)));
+    let service = Service::with(|serve| serve.linger(Duration::from_secs(3)));
     let mut client = Raw::connect(service.address);
     service.drain.start();
     let ping = client.next_ping();

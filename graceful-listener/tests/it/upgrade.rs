@@ -138,6 +138,12 @@ fn new_process_that_dies_at_any_step_leaves_the_old_one_serving() {
 
 #[test]
 fn new_process_that_is_killed_at_any_time_leaves_the_old_one_serving() {
+    // Where much else runs, even the first one may be ready before it is killed.
+    assert!((0..20).any(|_| kill_later_each_time() > 0));
+}
+
+/// Returns how many new processes were killed before one was ready.
+fn kill_later_each_time() -> u64 {
     let service = Service::on_a_port(&[]);
     let load = Load::new(Target::Tcp(service.address())).start();
     let said = |text: &str| {
@@ -170,7 +176,7 @@ fn new_process_that_is_killed_at_any_time_leaves_the_old_one_serving() {
             eventually("the old one serves", || load.requests() > until);
         }
     }
-    assert!(killed > 0);
+    killed
 }
 
 #[test]
