@@ -1,6 +1,6 @@
 //! One item of a format.
 
-use crate::{escape::Escape, strftime::Strftime, zone::Zone};
+use crate::{escape::Escape, exchange::Exchange, strftime::Strftime, zone::Zone};
 
 /// One item of a format, with the condition it is printed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,17 @@ impl Item {
             condition: Condition::Always,
             context: Context::Text,
         }
+    }
+
+    /// Appends what this prints of `exchange`; returns false, and appends nothing,
+    /// when there is nothing.
+    #[inline]
+    pub(crate) fn write(&self, exchange: &Exchange<'_>, style: &Style, out: &mut Vec<u8>) -> bool {
+        if let Directive::Literal(literal) = &self.directive {
+            literal.write(out);
+            return true;
+        }
+        self.condition.holds(exchange.status) && self.directive.write(exchange, style, out)
     }
 
     pub(crate) fn literal(text: impl Into<Box<[u8]>>) -> Self {

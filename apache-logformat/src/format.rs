@@ -43,6 +43,8 @@ struct Parsed {
     text: Box<[u8]>,
     notation: Notation,
     items: Box<[Item]>,
+    /// Items stand outside the strings of a JSON object.
+    has_json_values: bool,
     style: Style,
 }
 
@@ -148,11 +150,12 @@ impl LogFormat {
         let parsed = Arc::make_mut(&mut self.0);
         parsed.style.escape = escape;
         match escape {
-            Escape::Json => json::find_values(&mut parsed.items),
+            Escape::Json => parsed.has_json_values = json::find_values(&mut parsed.items),
             Escape::Apache | Escape::Nginx => {
                 for item in &mut parsed.items {
                     item.context = Context::Text;
                 }
+                parsed.has_json_values = false;
             }
         }
         self
@@ -175,32 +178,20 @@ impl LogFormat {
     ///
     /// What `line` held before stays; reusing it spares every allocation.
     pub fn write(&self, exchange: &Exchange<'_>, line: &mut Vec<u8>) {
-        let Parsed { items, style, .. } = &*self.0;
+        let Parsed {
+            items,
+            style,
+            has_json_values,
+            ..
+        } = &*self.0;
         let absent = self.absent();
-        let mut value = line.len();
-        for item in items {
-            if let Directive::Literal(literal) = &item.directive {
-                if let Context::JsonEnd(end) = item.context {
-                    let (end, rest) = literal.text().split_at(end);
-                    line.extend_from_slice(end);
-                    json::quote_unless_number(value, line);
-                    line.extend_from_slice(rest);
-                } else {
-                    literal.write(line);
+        if *has_json_values {
+            json::write(items, exchange, style, absent, line);
+        } else {
+            for item in items {
+                if !item.write(exchange, style, line) {
+                    line.extend_from_slice(absent);
                 }
-                continue;
-            }
-            let start = line.len();
-            if let Context::JsonPart(Some(before)) = item.context {
-                value = start - before;
-            }
-            let present = item.condition.holds(exchange.status)
-                && item.directive.write(exchange, style, line);
-            match (item.context, present) {
-                (Context::JsonValue, true) => json::quote_unless_number(start, line),
-                (Context::JsonValue, false) => line.extend_from_slice(b"null"),
-                (_, true) => {}
-                (_, false) => line.extend_from_slice(absent),
             }
         }
         line.push(b'\n');
@@ -231,6 +222,7 @@ impl LogFormat {
             text: text.into(),
             notation,
             items: items.into(),
+            has_json_values: false,
             style: Style {
                 escape: Escape::Apache,
                 zone: Zone::local(),

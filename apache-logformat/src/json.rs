@@ -1,13 +1,16 @@
 //! The values of a format whose text is a JSON object.
 
-use crate::directive::{Context, Directive, Item};
+use crate::{
+    directive::{Context, Directive, Item, Style},
+    exchange::Exchange,
+};
 
 /// Finds the items that stand outside the strings of a JSON object.
 ///
 /// There they have to be JSON values themselves: `{"status":%>s,"ua":"%{User-Agent}i"}`
 /// has one outside and one inside. What touches others or other text outside, as in
-/// `{"path":%U%q}`, makes one value together.
-pub(crate) fn find_values(items: &mut [Item]) {
+/// `{"path":%U%q}`, makes one value together. Returns whether there are any.
+pub(crate) fn find_values(items: &mut [Item]) -> bool {
     for item in &mut *items {
         item.context = Context::Text;
     }
@@ -16,7 +19,7 @@ pub(crate) fn find_values(items: &mut [Item]) {
         _ => false,
     };
     if !is_object {
-        return;
+        return false;
     }
     let mut in_string = false;
     // The first part of the value that is not ended yet.
@@ -52,6 +55,32 @@ pub(crate) fn find_values(items: &mut [Item]) {
             }
         }
     }
+    items.iter().any(|item| item.context != Context::Text)
+}
+
+/// Appends what `items` print, each as its place asks for.
+pub(crate) fn write(
+    items: &[Item],
+    exchange: &Exchange<'_>,
+    style: &Style,
+    absent: &[u8],
+    line: &mut Vec<u8>,
+) {
+    let mut value = line.len();
+    for item in items {
+        let start = line.len();
+        let present = item.write(exchange, style, line);
+        if !present && item.context != Context::JsonValue {
+            line.extend_from_slice(absent);
+        }
+        match item.context {
+            Context::JsonValue if !present => line.extend_from_slice(b"null"),
+            Context::JsonValue => quote_unless_number(start, line.len(), line),
+            Context::JsonPart(Some(before)) => value = start - before,
+            Context::JsonEnd(length) => quote_unless_number(value, start + length, line),
+            Context::JsonPart(None) | Context::Text => {}
+        }
+    }
 }
 
 /// Whether `byte` ends a value outside of strings.
@@ -73,11 +102,11 @@ fn ends_in_string(text: &[u8], mut in_string: bool) -> bool {
     in_string
 }
 
-/// Puts quotation marks around `line[start..]` unless it is a JSON number.
-pub(crate) fn quote_unless_number(start: usize, line: &mut Vec<u8>) {
-    if !is_number(&line[start..]) {
+/// Puts quotation marks around `line[start..end]` unless it is a JSON number.
+fn quote_unless_number(start: usize, end: usize, line: &mut Vec<u8>) {
+    if !is_number(&line[start..end]) {
+        line.insert(end, b'"');
         line.insert(start, b'"');
-        line.push(b'"');
     }
 }
 
