@@ -131,10 +131,10 @@ fn large_arguments() {
 }
 
 fn connect(tracer: impl Tracer) -> TracedConnection<'static, Null> {
-    drop(run(TracedConnection::<Null>::connect_traced(
+    run(TracedConnection::<Null>::connect_traced(
         &NullOptions,
         tracer,
-    )))
+    ))
     .expect("a connection")
 }
 
