@@ -1,4 +1,76 @@
 //! Times every sqlx statement into your own logger, with its arguments.
+//!
+//! The types of this crate stand in for those of sqlx: a program changes its
+//! imports and the place where its pool is made, and each statement is told to a
+//! [`Tracer`] as an [`Event`].
+//!
+//! ```
+//! # #[cfg(feature = "sqlite")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> sqlx::Result<()> {
+//! use sql_trace::sqlite::SqlitePoolOptions; // was: sqlx::sqlite::SqlitePoolOptions
+//! use sql_trace::writer;
+//!
+//! let pool = SqlitePoolOptions::new()
+//!     .tracer(writer(std::io::stderr())) // new
+//!     .max_connections(1)
+//!     .connect("sqlite::memory:")
+//!     .await?;
+//! let n: i64 = sqlx::query_scalar("SELECT ?").bind(7).fetch_one(&pool).await?;
+//! // Query: SELECT ?; args = [int] (44.535µs)
+//! assert_eq!(n, 7);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "sqlite"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Where to look
+//!
+//! - To make a pool: [`TracedPoolOptions`], or [`TracedPool::new`] around one that
+//!   exists. `sqlite`, `postgres` and `mysql` have aliases with sqlx's names. A
+//!   single connection is [`TracedConnection::connect_traced`].
+//! - To be told: [`writer`] for lines, `json`, `to_log`, `to_tracing` and
+//!   `to_metrics` behind the features of their names, or a closure. The methods of
+//!   [`Tracer`] combine them: [`and`](Tracer::and), [`filter`](Tracer::filter),
+//!   [`slow`](Tracer::slow), [`sample`](Tracer::sample),
+//!   [`obfuscate`](Tracer::obfuscate).
+//! - What is told: [`Event`], its [`Op`] and its [`Outcome`].
+//! - How much of values is shown: [`ArgsMode`]; their kinds by default, and of
+//!   errors the code.
+//! - Statements that hang: [`TracedPoolOptions::still_running`]. Why one is slow on
+//!   SQLite: `TracedPoolOptions::explain_slow`.
+//! - What one request did: [`trace_scope`] and [`QueryStats`], which
+//!   `QueryStatsLayer` makes for each HTTP request.
+//! - `AnyPool`: the module `any`.
+//! - Databases for tests: `TestPostgres` and `TestMysql`.
+//!
+//! # What is traced
+//!
+//! All that runs through [`TracedPool`], [`TracedConnection`] and
+//! [`TracedTransaction`], which are [`Executor`](sqlx::Executor)s: all forms of
+//! queries that sqlx has, streams, prepared statements, transactions and savepoints.
+//! Each operation is told exactly once, at its end: also if it failed, or its future
+//! was dropped halfway. One that was never polled did nothing, and is not told.
+//!
+//! What takes sqlx's own types cannot be traced: an `impl Acquire`, migrations, a
+//! `PgListener`, [`TracedPool::inner`], [`TracedConnection::as_inner_mut`]. It works,
+//! and an [`Op::Untraced`] event marks the gap. Nothing dereferences to the raw types,
+//! where statements would run unseen by mistake.
+//!
+//! # What it leaves alone
+//!
+//! A tracer never changes a statement, its result or its error. It runs on the task
+//! that ran the statement; its panics are caught, and lines that cannot be written
+//! are counted, see [`LostLines`].
+//!
+//! # Features
+//!
+//! None by default. `sqlite`, `postgres`, `mysql`: the databases. `json`, `log`,
+//! `tracing`, `metrics`: tracers. `tower`: `QueryStatsLayer`. `caller`:
+//! `Tracer::caller`. `any`: URLs for `AnyPool`; it pins the version of `sqlx-core`.
+//! `test-server`: throwaway servers, on Unix.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acquire;
 #[cfg(feature = "any")]
@@ -123,3 +195,13 @@ pub mod mysql {
     /// A transaction, in place of [`sqlx::MySqlTransaction`].
     pub type MySqlTransaction<'c> = crate::TracedTransaction<'c, sqlx::MySql>;
 }
+
+#[cfg(all(
+    doctest,
+    feature = "any",
+    feature = "postgres",
+    feature = "sqlite",
+    feature = "test-server"
+))]
+#[doc = include_str!("../README.md")]
+struct Readme;

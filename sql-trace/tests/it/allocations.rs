@@ -86,8 +86,20 @@ async fn statement_allocates_no_more_than_its_arguments_copy_and_its_future() {
     let hidden = writer(io::sink()).args(ArgsMode::Hidden);
     assert_eq!(more(traced(hidden).await), 1, "hidden: the future");
     let captured = |_: &Event<'_>| ();
-    assert_eq!(more(traced(captured).await), 2, "captured: the copy as well");
-    assert_eq!(more(traced(writer(io::sink())).await), 2, "the line has a buffer");
+    assert_eq!(
+        more(traced(captured).await),
+        2,
+        "captured: the copy as well"
+    );
+    assert_eq!(
+        more(traced(writer(io::sink())).await),
+        2,
+        "the line has a buffer"
+    );
     let values = writer(io::sink()).args(ArgsMode::Values { max: 64 });
-    assert_eq!(more(traced(values).await), 2, "values: decoded where they stand");
+    assert_eq!(
+        more(traced(values).await),
+        2,
+        "values: decoded where they stand"
+    );
 }

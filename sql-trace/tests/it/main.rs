@@ -15,5 +15,6 @@ mod recorder;
 mod scenarios;
 mod scopes;
 mod servers;
+mod times;
 mod tracers;
 mod watching;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use sql_trace::sqlite::{SqlitePool, SqlitePoolOptions};
 use sql_trace::{
-    ArgsMode, Event, Op, Outcome, TracedPool, Tracer, json, set_default_tracer, writer,
+    ArgsMode, Event, Op, Outcome, TracedPool, Tracer, json, set_default_tracer, trace_scope, writer,
 };
 use sqlx::Executor;
 
@@ -559,6 +559,14 @@ async fn json_lines_hold_every_fact() {
             "outcome": "ok", "rows_returned": 1,
         })
     );
+    (&pool).execute("CREATE TABLE t (a)").await.unwrap();
+    let created: serde_json::Value = serde_json::from_str(&log.take()[0]).unwrap();
+    assert_eq!(created.get("rows_affected"), None);
+    let insert = trace_scope("r1").run((&pool).execute("INSERT INTO t VALUES (1), (2)"));
+    insert.await.unwrap();
+    let inserted: serde_json::Value = serde_json::from_str(&log.take()[0]).unwrap();
+    assert_eq!(inserted["rows_affected"], 2);
+    assert_eq!(inserted["request"], "r1");
     (&pool).execute("SELECT nope").await.unwrap_err();
     let failed: serde_json::Value = serde_json::from_str(&log.take()[0]).unwrap();
     assert_eq!(failed["outcome"], "error");
