@@ -226,3 +226,32 @@ impl Drop for Watched {
         list.free.push(self.place);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Target;
+    use crate::tracer::Tracer;
+
+    #[test]
+    fn place_of_a_statement_that_ended_is_used_again() {
+        let teller = Teller {
+            tracer: (|_: &Event<'_>| ()).shared(),
+            target: Target::default(),
+        };
+        let watchdog = Watchdog::start(teller, Duration::from_secs(3600));
+        let running = || Running {
+            op: Op::Exec,
+            text: sqlx::SqlSafeStr::into_sql_str("SELECT 1"),
+            args: Held::None,
+            request: None,
+            started: Instant::now(),
+            progress: Mutex::new(Progress::of(Wait::None, None)),
+        };
+        for _ in 0..10 {
+            let (first, second) = (watchdog.watch(running()), watchdog.watch(running()));
+            drop((first, second));
+        }
+        assert_eq!(watchdog.0.list().entries.len(), 2);
+    }
+}

@@ -14,7 +14,12 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use sql_trace::{ArgsMode, Event, Op, TracedConnection, Tracer, json, writer};
-use sql_trace_benches::{Null, NullConnection, NullOptions};
+
+/// A driver that does nothing, so that what is measured is the layer above it.
+#[path = "../../tests/it/null.rs"]
+mod null;
+
+use self::null::{Null, NullConnection, NullOptions};
 
 fn main() {
     let mut one = CpuSet::new();

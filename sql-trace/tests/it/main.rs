@@ -9,6 +9,7 @@ mod databases;
 mod facades;
 mod hiding;
 mod macros;
+mod null;
 mod random;
 mod readme;
 mod recorder;

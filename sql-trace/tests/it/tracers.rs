@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
@@ -495,6 +495,62 @@ async fn hooks_of_the_program_run_and_openings_are_seen() {
     let calls = calls.load(Ordering::Relaxed);
     assert_eq!(calls % 10, 1, "opened once");
     assert!(calls / 10 % 10 >= 1 && calls >= 100, "{calls}");
+}
+
+#[tokio::test]
+async fn connection_that_a_hook_accepts_is_known_and_one_that_it_refuses_is_replaced() {
+    let refuse = Arc::new(AtomicBool::new(false));
+    let refused = Arc::clone(&refuse);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&seen);
+    let pool = SqlitePoolOptions::new()
+        .tracer(move |event: &Event<'_>| {
+            let id = event.connection.map(|id| id.get());
+            keep.lock().unwrap().push((event.op, id));
+        })
+        .before_acquire(move |_, _| {
+            let accepted = !refused.swap(false, Ordering::Relaxed);
+            Box::pin(async move { Ok(accepted) })
+        })
+        .max_connections(1)
+        .connect("sqlite::memory:")
+        .await
+        .unwrap();
+    (&pool).execute("SELECT 1").await.unwrap();
+    refuse.store(true, Ordering::Relaxed);
+    (&pool).execute("SELECT 1").await.unwrap();
+    let seen = seen.lock().unwrap();
+    let (first, second) = (seen[0].1, seen[2].1);
+    assert!(first.is_some() && second > first, "{seen:?}");
+    assert_eq!(
+        seen[..],
+        [
+            (Op::Open, first),
+            (Op::Exec, first),
+            (Op::Open, second),
+            (Op::Exec, second)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn rows_affected_are_told_of_what_was_executed_only() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&seen);
+    let pool = pool(move |event: &Event<'_>| {
+        let rows = (event.op, event.rows_affected, event.rows_returned);
+        keep.lock().unwrap().push(rows);
+    })
+    .await;
+    (&pool).execute("CREATE TABLE t (a)").await.unwrap();
+    seen.lock().unwrap().clear();
+    let insert = "INSERT INTO t VALUES (1), (2) RETURNING a";
+    (&pool).execute(insert).await.unwrap();
+    (&pool).fetch_all(insert).await.unwrap();
+    assert_eq!(
+        seen.lock().unwrap()[..],
+        [(Op::Exec, Some(2), 2), (Op::Query, None, 2)]
+    );
 }
 
 #[tokio::test]

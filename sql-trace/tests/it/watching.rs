@@ -50,7 +50,7 @@ where
     let lines = Lines::default();
     let pool = TracedPoolOptions::<DB>::new()
         .tracer(lines.tracer(|event| matches!(event.op, Op::Exec | Op::Query)))
-        .still_running(Duration::from_millis(40))
+        .still_running(Duration::from_millis(500))
         .max_connections(1)
         .connect(&scratch.url)
         .await

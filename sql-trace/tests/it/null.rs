@@ -20,7 +20,7 @@ use sqlx_core::Url;
 use sqlx_core::transaction::TransactionManager;
 
 #[derive(Debug)]
-pub struct Null;
+pub(crate) struct Null;
 
 impl Database for Null {
     type Connection = NullConnection;
@@ -90,7 +90,7 @@ impl TraceDatabase for Null {
 }
 
 #[derive(Debug, Default)]
-pub struct NullConnection;
+pub(crate) struct NullConnection;
 
 impl<'c> Executor<'c> for &'c mut NullConnection {
     type Database = Null;
@@ -187,7 +187,7 @@ impl Connection for NullConnection {
 }
 
 #[derive(Clone, Debug)]
-pub struct NullOptions;
+pub(crate) struct NullOptions;
 
 impl FromStr for NullOptions {
     type Err = Error;
@@ -217,7 +217,8 @@ impl ConnectOptions for NullOptions {
     }
 }
 
-pub struct NullTransactions;
+#[derive(Debug)]
+pub(crate) struct NullTransactions;
 
 impl TransactionManager for NullTransactions {
     type Database = Null;
@@ -242,7 +243,7 @@ impl TransactionManager for NullTransactions {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct NullArguments(SqliteArguments);
+pub(crate) struct NullArguments(SqliteArguments);
 
 impl Arguments for NullArguments {
     type Database = Null;
@@ -300,7 +301,7 @@ macro_rules! as_sqlite {
 as_sqlite!(i64, Vec<u8>, String);
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct NullType;
+pub(crate) struct NullType;
 
 impl Display for NullType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -319,14 +320,14 @@ impl TypeInfo for NullType {
 }
 
 #[derive(Debug, Default)]
-pub struct NullResult;
+pub(crate) struct NullResult;
 
-impl Extend<NullResult> for NullResult {
+impl Extend<Self> for NullResult {
     fn extend<I: IntoIterator<Item = Self>>(&mut self, _: I) {}
 }
 
 #[derive(Debug)]
-pub struct NullRow;
+pub(crate) struct NullRow;
 
 impl Row for NullRow {
     type Database = Null;
@@ -341,7 +342,7 @@ impl Row for NullRow {
 }
 
 #[derive(Debug)]
-pub struct NullColumn;
+pub(crate) struct NullColumn;
 
 impl Column for NullColumn {
     type Database = Null;
@@ -359,7 +360,8 @@ impl Column for NullColumn {
     }
 }
 
-pub struct NullValue;
+#[derive(Debug)]
+pub(crate) struct NullValue;
 
 impl Value for NullValue {
     type Database = Null;
@@ -377,7 +379,8 @@ impl Value for NullValue {
     }
 }
 
-pub struct NullValueRef;
+#[derive(Debug)]
+pub(crate) struct NullValueRef;
 
 impl<'r> ValueRef<'r> for NullValueRef {
     type Database = Null;
@@ -396,7 +399,7 @@ impl<'r> ValueRef<'r> for NullValueRef {
 }
 
 #[derive(Clone, Debug)]
-pub struct NullStatement(SqlStr);
+pub(crate) struct NullStatement(SqlStr);
 
 impl Statement for NullStatement {
     type Database = Null;
