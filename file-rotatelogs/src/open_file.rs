@@ -332,7 +332,8 @@ impl OpenFile {
         };
         if written > 0 {
             self.size.fetch_add(written as u64, Ordering::Relaxed);
-            self.torn.store(true, Ordering::Relaxed);
+            let is_line_end = record[written - 1] == b'\n';
+            self.torn.store(!is_line_end, Ordering::Relaxed);
         }
         Err(WriteFailed { written, error })
     }
