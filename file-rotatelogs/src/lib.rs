@@ -86,6 +86,12 @@
 //!   instant, a process leaves nothing that stops the next, no half of a compressed file
 //!   that is taken for whole, and no record twice.
 //!
+//! One thing only the kernel can break: killed (`SIGKILL`) amid a `write(2)` that goes on
+//! to another page of the file, a process may leave a part of that last record, which its
+//! `write` never returned for. The next record stands whole after it, on the same line;
+//! a process that starts there with [`finish_lines`](Builder::finish_lines) begins on a
+//! new one.
+//!
 //! The file system must know `O_APPEND` and `flock`, as local ones on Linux do. NFS does
 //! not append atomically.
 //!

@@ -16,6 +16,7 @@ pub(crate) struct Report {
     pub(crate) kills: usize,
     pub(crate) acknowledged: u64,
     pub(crate) written_unacknowledged: u64,
+    pub(crate) cut_short: usize,
     pub(crate) files: usize,
     pub(crate) bytes: usize,
     pub(crate) seconds: f64,
@@ -112,7 +113,7 @@ pub(crate) fn run(writers: usize, records: u64, limit: u64) -> Report {
 
 fn check(logs: &Path, lives: &[Life], records: u64, begun: Instant, kills: usize) -> Report {
     let mut seen: HashMap<(usize, usize), HashMap<u64, u32>> = HashMap::new();
-    let (mut bytes, mut files) = (0, 0);
+    let (mut bytes, mut files, mut cut_short) = (0, 0, 0);
     for name in names(logs) {
         if name == "current" {
             continue;
@@ -124,9 +125,22 @@ fn check(logs: &Path, lives: &[Life], records: u64, begun: Instant, kills: usize
         );
         let text = contents(&logs.join(&name));
         bytes += text.len();
+        let mut start = 0;
         for line in String::from_utf8(text).unwrap().split_inclusive('\n') {
-            let record = parse(line).unwrap_or_else(|| panic!("a torn record in {name}: {line:?}"));
-            let (writer, life, number) = record;
+            let mut record = line;
+            if parse(record).is_none()
+                && let Some(rest) = after_cut(line, start, lives)
+            {
+                cut_short += 1;
+                record = rest;
+            }
+            start += line.len();
+            if record.is_empty() {
+                continue;
+            }
+            let Some((writer, life, number)) = parse(record) else {
+                panic!("a torn record in {name}, before {start}: {line:?}");
+            };
             *seen
                 .entry((writer, life))
                 .or_default()
@@ -170,10 +184,24 @@ fn check(logs: &Path, lives: &[Life], records: u64, begun: Instant, kills: usize
         kills,
         acknowledged,
         written_unacknowledged: more,
+        cut_short,
         files,
         bytes,
         seconds: begun.elapsed().as_secs_f64(),
     }
+}
+
+/// Returns what follows a record that the kernel cut short, in a line that starts at this
+/// byte of the file.
+///
+/// A write(2) that goes on to another page is cut there when its process is killed just
+/// then. So only the record that a process did not live to see written can be, at the
+/// end of a page.
+fn after_cut<'a>(line: &'a str, start: usize, lives: &[Life]) -> Option<&'a str> {
+    let end = start.next_multiple_of(PAGE) - start;
+    let (cut, rest) = line.split_at_checked(end)?;
+    let is_last_of = |life: &Life| record(life.writer, life.number, life.next()).starts_with(cut);
+    (!cut.is_empty() && lives.iter().any(is_last_of)).then_some(rest)
 }
 
 fn newest(logs: &Path) -> PathBuf {
@@ -208,3 +236,6 @@ impl Random {
         self.0 % limit
     }
 }
+
+/// The smallest there is.
+const PAGE: usize = 4096;
