@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::support::{Scratch, contents, expect, names, need, tree, wait_until};
+use crate::support::{Scratch, contents, expect, leave_out, names, need, tree, wait_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_rotatelogs");
 
@@ -173,7 +173,7 @@ fn names_agree_with_the_real_program_of_apache() {
                 && fs::canonicalize(path).unwrap() != fs::canonicalize(PROGRAM).unwrap()
         })
     else {
-        println!("left out: Apache's rotatelogs is not installed");
+        leave_out("Apache's rotatelogs is not installed");
         return;
     };
     for arguments in [

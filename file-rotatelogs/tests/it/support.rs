@@ -200,12 +200,20 @@ pub(crate) fn need(program: &str) -> bool {
     let there = std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
     });
-    assert!(
-        there || std::env::var_os("TEST_REQUIRE_ALL").is_none_or(|all| all != "1"),
-        "{program} is not installed"
-    );
     if !there {
-        println!("left out: {program} is not installed");
+        leave_out(&format!("{program} is not installed"));
     }
     there
+}
+
+/// Tells why a test is left out. With `TEST_REQUIRE_ALL=1` none may be.
+pub(crate) fn leave_out(reason: &str) {
+    let all = std::env::var_os("TEST_REQUIRE_ALL").is_some_and(|all| all == "1");
+    assert!(!all, "{reason}");
+    println!("left out: {reason}");
+}
+
+pub(crate) fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").is_ok_and(|there| there.uid() == 0)
 }
