@@ -118,7 +118,7 @@ impl Supervisor {
             starts_waiting: 0,
             stopping: false,
             upgrade: false,
-            upgraded: false,
+            upgraded: Vec::new(),
             trial: None,
         };
         match record {

@@ -1,4 +1,4 @@
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use super::inbox::Command;
 use super::program::Program;
@@ -52,7 +52,7 @@ impl Supervisor {
             match request.command {
                 Ok(command) => {
                     self.host.log.line(format_args!("command {command}"));
-                    let answer = self.begin(&command);
+                    let answer = self.begin(&name, &command);
                     self.pending.push(Pending {
                         name,
                         command,
@@ -73,10 +73,12 @@ impl Supervisor {
     }
 
     /// Returns the answer if there is one at once.
-    fn begin(&mut self, command: &Command) -> Option<Result<String, String>> {
+    fn begin(&mut self, file: &OsStr, command: &Command) -> Option<Result<String, String>> {
         let name = match command {
             Command::Upgrade => {
-                if std::mem::take(&mut self.upgraded) {
+                let asked = self.upgraded.iter().position(|name| name == file);
+                if let Some(asked) = asked {
+                    self.upgraded.swap_remove(asked);
                     return Some(Ok(format!("fleet {} goes on", env!("CARGO_PKG_VERSION"))));
                 }
                 self.upgrade = true;
@@ -205,7 +207,7 @@ impl Supervisor {
     }
 
     /// Returns true if it is to be tried again.
-    fn cannot_answer(&mut self, name: &std::ffi::OsStr, error: &std::io::Error) -> bool {
+    fn cannot_answer(&mut self, name: &OsStr, error: &std::io::Error) -> bool {
         if error.kind() == std::io::ErrorKind::NotFound {
             // Whoever asked has taken the question back.
             return false;
@@ -247,10 +249,13 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn is_upgrade_commanded(&self) -> bool {
+    /// Returns the commands that ask for an upgrade: one is enough for all.
+    pub(super) fn upgrades(&self) -> Vec<OsString> {
         self.pending
             .iter()
-            .any(|pending| matches!(pending.command, Command::Upgrade))
+            .filter(|pending| matches!(pending.command, Command::Upgrade))
+            .map(|pending| pending.name.clone())
+            .collect()
     }
 
     /// Answers what cannot be done any more.

@@ -32,9 +32,9 @@ pub(crate) struct Record {
     pub(super) lock: RawFd,
     pub(super) notify: RawFd,
     since: u64,
-    /// It was asked for by a command.
+    /// The commands that have asked for it.
     #[serde(default)]
-    commanded: bool,
+    commands: Vec<OsString>,
     programs: Vec<ProgramRecord>,
     #[serde(default)]
     leftovers: Vec<LeftoverRecord>,
@@ -186,7 +186,7 @@ impl Supervisor {
             lock: self.lock.as_fd().as_raw_fd(),
             notify: self.notify.as_fd().as_raw_fd(),
             since: self.since,
-            commanded: self.is_upgrade_commanded(),
+            commands: self.upgrades(),
             programs: self
                 .programs
                 .iter()
@@ -207,7 +207,7 @@ impl Supervisor {
     /// Goes on where the program that executed this one has stopped.
     pub(super) fn take_up(&mut self, record: Record) -> Result<(), Failure> {
         self.since = record.since;
-        self.upgraded = record.commanded;
+        self.upgraded = record.commands;
         for program in record.programs {
             self.take_up_program(program)?;
         }

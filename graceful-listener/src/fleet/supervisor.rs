@@ -64,8 +64,8 @@ pub(crate) struct Supervisor {
     pub(super) starts_waiting: usize,
     pub(super) stopping: bool,
     pub(super) upgrade: bool,
-    /// An upgrade was asked for by a command, and is what has led here.
-    pub(super) upgraded: bool,
+    /// The commands to upgrade that have led here, and are to be answered.
+    pub(super) upgraded: Vec<OsString>,
     pub(super) trial: Option<Trial>,
 }
 

@@ -195,6 +195,21 @@ fn upgrade_goes_on_under_the_same_pid_with_the_same_children() {
 }
 
 #[test]
+fn one_upgrade_answers_all_who_have_asked_for_it() {
+    let fleet = Fleet::with("web", SLEEP);
+    fleet.wait_for("web", &["RUNNING"]);
+    fleet.signal(Signal::SIGSTOP);
+    for tag in 0..5 {
+        fleet.submit(&format!("upgrade@{tag}"));
+    }
+    fleet.signal(Signal::SIGCONT);
+    for tag in 0..5 {
+        fleet.answer(&format!("upgrade@{tag}")).unwrap();
+    }
+    assert_eq!(fleet.log().matches("goes on after").count(), 1);
+}
+
+#[test]
 fn many_upgrades_leak_nothing() {
     let fleet = Fleet::with("web", SLEEP);
     let before = fleet.wait_for("web", &["RUNNING"]);
