@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, net::IpAddr, str};
 
 use http::{HeaderMap, HeaderName};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// Proxies whose word is taken for where a request comes from.
 ///
@@ -62,7 +62,10 @@ impl TrustedProxies {
                 })
         };
         Ok(Self {
-            networks: networks.into_iter().map(parse).collect::<Result<_, _>>()?,
+            networks: networks
+                .into_iter()
+                .map(|network| Ok(canonical(parse(network)?)))
+                .collect::<Result<_, _>>()?,
             field: Field::List(HeaderName::from_static("x-forwarded-for")),
         })
     }
@@ -136,6 +139,18 @@ impl TrustedProxies {
         }
         client
     }
+}
+
+/// Returns the IPv4 network that `network` may be in the clothes of IPv6.
+fn canonical(network: IpNet) -> IpNet {
+    if let IpNet::V6(mapped) = network
+        && let Some(address) = mapped.addr().to_ipv4_mapped()
+        && let Some(length) = mapped.prefix_len().checked_sub(96)
+        && let Ok(network) = Ipv4Net::new(address, length)
+    {
+        return network.into();
+    }
+    network
 }
 
 /// Splits the last element off a list.

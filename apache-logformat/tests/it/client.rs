@@ -72,6 +72,16 @@ fn list_of_proxies_tells_who_is_one() {
     }
     let nobody = TrustedProxies::new([""; 0]).unwrap();
     assert!(!nobody.contains([10, 1, 2, 3].into()));
+    let mapped = TrustedProxies::new(["::ffff:10.0.0.0/104", "::ffff:192.0.2.7"]).unwrap();
+    for (addr, trusted) in [
+        ("10.1.2.3", true),
+        ("::ffff:10.1.2.3", true),
+        ("11.1.2.3", false),
+        ("192.0.2.7", true),
+        ("192.0.2.8", false),
+    ] {
+        assert_eq!(mapped.contains(addr.parse().unwrap()), trusted, "{addr}");
+    }
     let field_matters_not = TrustedProxies::new(["10.0.0.0/8"]).unwrap().forwarded();
     assert!(field_matters_not.contains([10, 1, 2, 3].into()));
 }
