@@ -9,6 +9,7 @@
 
 mod allocations;
 mod client;
+mod cookies;
 mod ends;
 mod escape;
 mod event;
@@ -18,6 +19,7 @@ mod lines;
 mod needs;
 mod outputs;
 mod parse;
+mod paths;
 mod readers;
 mod record;
 mod redaction;
