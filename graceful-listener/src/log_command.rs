@@ -167,7 +167,8 @@ impl LogCommand {
         let env: Vec<_> = std::env::vars_os().collect();
         let words = words(&self.command);
         let [program, args @ ..] = &words[..] else {
-            return Err(io::Error::from(io::ErrorKind::NotFound));
+            let empty = "the command is empty";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, empty));
         };
         let descriptors: [(BorrowedFd<'_>, i32); 3] = [
             (self.reader.as_fd(), 0),
@@ -206,8 +207,8 @@ impl AsRawFd for LogCommand {
 /// Takes the command apart as Perl's `open` does: at blanks, or by the shell if
 /// there is anything in it that only a shell understands.
 fn words(command: &OsStr) -> Vec<OsString> {
-    let bytes = command.as_bytes();
-    if bytes.iter().any(|byte| METACHARACTERS.contains(byte)) {
+    let bytes = command.as_bytes().trim_ascii();
+    if bytes.iter().any(|byte| METACHARACTERS.contains(byte)) || begins_as_script(bytes) {
         return vec!["/bin/sh".into(), "-c".into(), command.into()];
     }
     bytes
@@ -215,6 +216,14 @@ fn words(command: &OsStr) -> Vec<OsString> {
         .filter(|word| !word.is_empty())
         .map(|word| OsString::from_vec(word.to_vec()))
         .collect()
+}
+
+/// Returns true for `NAME=value ...`, `exec ...` and `. ...`, which no file is called.
+fn begins_as_script(command: &[u8]) -> bool {
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let after_name = command.iter().find(|byte| !is_name(byte));
+    let first_word = command.split(u8::is_ascii_whitespace).next();
+    after_name == Some(&b'=') || matches!(first_word, Some(b"exec" | b"."))
 }
 
 const METACHARACTERS: &[u8] = b"$&*(){}[]'\";\\|?<>~`\n";
@@ -239,5 +248,9 @@ mod tests {
             words(OsStr::new("cat > log")),
             ["/bin/sh", "-c", "cat > log"]
         );
+        for script in ["LANG=C cat", "exec cat", ". ./log.sh"] {
+            assert_eq!(words(OsStr::new(script)), ["/bin/sh", "-c", script]);
+        }
+        assert_eq!(words(OsStr::new("execute a=b\n")), ["execute", "a=b"]);
     }
 }
