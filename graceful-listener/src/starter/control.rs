@@ -520,7 +520,12 @@ fn table(record: &Record) -> String {
             format!("{:?}", worker.phase).to_lowercase(),
             age(worker.since),
             mebibytes(rss(worker.pid)),
-            worker.status.as_deref().unwrap_or_default()
+            // A terminal would obey what a worker has put in there.
+            worker
+                .status
+                .as_deref()
+                .unwrap_or_default()
+                .replace(char::is_control, " ")
         );
         text += line.trim_end();
         text.push('\n');

@@ -1,4 +1,3 @@
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Starter;
@@ -13,10 +12,16 @@ impl Starter {
         let Some(receiver) = &self.readiness else {
             return;
         };
-        let mut heard = VecDeque::new();
+        let mut heard = Vec::new();
         loop {
             match receiver.receive() {
-                Ok(Some(notification)) => heard.push_back(notification),
+                // What only waits for an answer has it by now.
+                Ok(Some(notification)) if notification.message.value("BARRIER").is_some() => {}
+                Ok(Some(notification)) => {
+                    // At once: it may end when the next message, a barrier, is taken.
+                    let line: Vec<_> = lineage(notification.pid.cast_signed()).collect();
+                    heard.push((line, notification));
+                }
                 Ok(None) => break,
                 Err(error) => {
                     self.log.line(format_args!(
@@ -27,16 +32,16 @@ impl Starter {
                 }
             }
         }
-        for notification in heard {
-            let pid = notification.pid.cast_signed();
+        for (line, notification) in heard {
             let mut all = self
                 .current
                 .iter_mut()
                 .chain(&mut self.candidate)
                 .chain(&mut self.old);
-            let Some(worker) = all.find(|worker| is_descendant(pid, worker.pid())) else {
+            let Some(worker) = all.find(|worker| is_descendant(&line, worker.pid())) else {
                 self.log.line(format_args!(
-                    "ignored a notification from process {pid}, which is no worker's"
+                    "ignored a notification from process {}, which is no worker's",
+                    notification.pid
                 ));
                 continue;
             };
@@ -59,8 +64,9 @@ impl Starter {
     }
 }
 
-/// Returns true if `pid` is the worker, was started by it or by what it started,
-/// or belongs to its process group.
-fn is_descendant(pid: i32, worker: i32) -> bool {
-    lineage(pid).any(|(pid, group)| pid == worker || group == worker)
+/// Returns true if a process of this lineage is the worker, was started by it or by
+/// what it started, or belongs to its process group.
+fn is_descendant(line: &[(i32, i32)], worker: i32) -> bool {
+    line.iter()
+        .any(|&(pid, group)| pid == worker || group == worker)
 }

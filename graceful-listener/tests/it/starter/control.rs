@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::daemon::{Daemon, Program, Start, both, is_running, stderr, stdout};
+use crate::child;
 
 const RESTART: [&str; 3] = ["--restart", "--pid-file=pid", "--status-file=status"];
 
@@ -424,6 +425,21 @@ fn status_tells_of_a_failure_and_of_a_pending_restart() {
     daemon.wait("the pending restart", || {
         (json()["restart_pending"] == true).then_some(())
     });
+}
+
+#[test]
+fn status_of_a_worker_cannot_command_the_terminal() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--wait-ready"])
+        .shell("systemd-notify --ready --status=\"$(printf 'red\\033[31mroses')\"; exec sleep 600");
+    if !child::has("systemd-notify") {
+        return;
+    }
+    let daemon = daemon.start();
+    daemon.wait_for_generations(&[1]);
+    let output = daemon.control(&["--status", "--pid-file=pid"]);
+    assert!(stdout(&output).ends_with("red [31mroses\n"), "{output:?}");
 }
 
 #[test]
