@@ -22,6 +22,7 @@ use crate::watch::{Event, Watch};
 use self::activation::Activation;
 use self::environment::Environment;
 pub(crate) use self::handover::RESUME;
+use self::leftovers::Leftovers;
 use self::options::Options;
 use self::record::Record;
 use self::status_file::StatusFile;
@@ -35,6 +36,7 @@ mod boot;
 mod control;
 mod environment;
 mod handover;
+mod leftovers;
 mod options;
 mod orphans;
 mod output;
@@ -64,9 +66,8 @@ pub(crate) struct Starter {
     /// Whom to become before the first worker is started.
     account: Option<Account>,
     cgroup: Option<PathBuf>,
-    /// Control groups of workers that have ended, with how often it was found that
-    /// something they have started still lives.
-    emptying: Vec<(Cgroup, u32)>,
+    /// What workers that have ended have left behind.
+    leftovers: Vec<Leftovers>,
     manager: Manager,
     readiness: Option<NotifyReceiver>,
     /// The process at the terminal, which waits for the start to succeed.
@@ -76,6 +77,8 @@ pub(crate) struct Starter {
     since: Moment,
     /// The last generation that was begun; a failed one uses up its number.
     generation: u64,
+    /// When that was.
+    begun: Moment,
     /// The generation that serves.
     current: Option<Worker>,
     /// The one that is to replace it.
@@ -137,7 +140,9 @@ impl Starter {
             if let Some(failure) = self.give_up() {
                 return Err(failure);
             }
-            if self.stopping && self.workers().next().is_none() {
+            // Those that nothing kills may stay.
+            let waits = self.leftovers.iter().any(|left| left.kill_at.is_some());
+            if self.stopping && self.workers().next().is_none() && !waits {
                 self.log.line("exiting");
                 return Ok(());
             }
@@ -176,13 +181,20 @@ impl Starter {
         self.failures = 0;
         self.restarting = true;
         self.manager.reloading();
-        self.start_generation();
+        let last_serves = |current: &Worker| current.generation == self.generation;
+        let soonest = self.begun + self.options.interval.max(MIN_GAP);
+        if self.current.as_ref().is_some_and(last_serves) || soonest <= Moment::now() {
+            self.start_generation();
+        } else {
+            // However often a restart is asked for, failures are no storm.
+            self.start_at = Some(soonest);
+        }
     }
 
     /// Starts the first generation. A program that cannot be executed at all is a
     /// mistake in the command line, and ends the super-daemon.
     fn start_first(&mut self) -> Result<(), Failure> {
-        self.generation += 1;
+        (self.generation, self.begun) = (self.generation + 1, Moment::now());
         let worker = self.spawn()?;
         self.try_out(worker);
         Ok(())
@@ -191,7 +203,7 @@ impl Starter {
     /// Starts the next generation beside the one that serves.
     fn start_generation(&mut self) {
         self.start_at = None;
-        self.generation += 1;
+        (self.generation, self.begun) = (self.generation + 1, Moment::now());
         match self.spawn() {
             Ok(worker) => self.try_out(worker),
             Err(failure) => {
@@ -265,8 +277,11 @@ impl Starter {
             cgroup,
             mark,
         };
-        self.watch(&worker.process)
-            .map_err(|error| Failure::io("failed to watch the worker", &error))?;
+        if let Err(error) = self.watch(&worker.process) {
+            // Nobody would know of it.
+            let _ = worker.process.signal_group(Signal::KILL);
+            return Err(Failure::io("failed to watch the worker", &error));
+        }
         Ok(worker)
     }
 
@@ -290,7 +305,9 @@ impl Starter {
 
     /// Takes the candidate for the serving generation.
     fn accept(&mut self) {
-        let Some(mut worker) = self.candidate.take() else {
+        // One that has ended since it was ready is about to be reaped as failed.
+        let lives = |worker: &mut Worker| !worker.process.has_ended().unwrap_or(false);
+        let Some(mut worker) = self.candidate.take_if(lives) else {
             return;
         };
         self.verdict_at = None;
@@ -462,6 +479,9 @@ impl Starter {
         (self.start_at, self.verdict_at, self.kill_old_at) = (None, None, None);
         let left = self.current.take().into_iter().chain(self.candidate.take());
         self.old.extend(left);
+        for left in &self.leftovers {
+            left.signal(sent);
+        }
         for worker in &mut self.old {
             if let Err(error) = worker.end(sent, self.options.stop_timeout) {
                 self.log.line(format_args!(
@@ -481,8 +501,10 @@ impl Starter {
             Err(_) => Some(Exit::Unknown),
         };
         let term = Some(self.options.signal_on_term);
+        // What an old one leaves may be finishing its work, until the end.
+        let leftover = term.filter(|_| self.stopping);
         for index in (0..self.old.len()).rev() {
-            if let Some(exit) = ended(&self.old[index], None) {
+            if let Some(exit) = ended(&self.old[index], leftover) {
                 let worker = self.old.remove(index);
                 self.buried(worker, exit);
             }
@@ -491,10 +513,8 @@ impl Starter {
             .candidate
             .as_ref()
             .and_then(|worker| ended(worker, term))
-            && let Some(mut worker) = self.candidate.take()
+            && let Some(worker) = self.candidate.take()
         {
-            self.emptying
-                .extend(worker.cgroup.take().map(|cgroup| (cgroup, 0)));
             self.verdict_at = None;
             self.log.line(format_args!(
                 "new worker {} seems to have failed to start, exit status:{}",
@@ -506,6 +526,7 @@ impl Starter {
                 worker.since.elapsed().as_secs_f64()
             );
             self.fail(worker.generation, worker.since, why, worker.mark);
+            self.look_after_what_is_left(worker);
         }
         if let Some(exit) = self.current.as_ref().and_then(|worker| ended(worker, term))
             && let Some(worker) = self.current.take()
@@ -523,9 +544,7 @@ impl Starter {
         while let Ok(Reaped::Stranger) = reap_stranger(ours) {}
     }
 
-    fn buried(&mut self, mut worker: Worker, exit: Exit) {
-        self.emptying
-            .extend(worker.cgroup.take().map(|cgroup| (cgroup, 0)));
+    fn buried(&mut self, worker: Worker, exit: Exit) {
         let status = if exit == Exit::Unknown {
             "unknown".into()
         } else {
@@ -543,11 +562,17 @@ impl Starter {
             ));
         }
         self.write_status();
+        self.look_after_what_is_left(worker);
     }
 
-    fn current_died(&mut self, mut worker: Worker, exit: Exit) {
-        self.emptying
-            .extend(worker.cgroup.take().map(|cgroup| (cgroup, 0)));
+    fn look_after_what_is_left(&mut self, worker: Worker) {
+        // A process that has ended is there to be seen for ever.
+        let _ = self.watch.remove(&worker.process);
+        self.leftovers
+            .extend(Leftovers::of(worker, self.options.stop_timeout));
+    }
+
+    fn current_died(&mut self, worker: Worker, exit: Exit) {
         // The old generation has not been told yet: it takes over again.
         if self.kill_old_at.take().is_some()
             && let Some(index) = self.old.iter().rposition(|old| old.phase == Phase::Old)
@@ -568,6 +593,7 @@ impl Starter {
                 worker.mark,
             );
             self.write_status();
+            self.look_after_what_is_left(worker);
             return;
         }
         self.log.line(format_args!(
@@ -580,6 +606,7 @@ impl Starter {
             let soon = worker.since + self.options.interval.max(MIN_GAP);
             self.start_at = Some(self.start_at.map_or(soon, |at| at.min(soon)));
         }
+        self.look_after_what_is_left(worker);
     }
 
     /// Does what is due.
@@ -635,12 +662,24 @@ impl Starter {
         self.sweep();
     }
 
-    /// Removes the control groups that are empty by now.
+    /// Forgets what is gone of the workers that have ended, and kills what should be.
     fn sweep(&mut self) {
-        self.emptying.retain_mut(|(cgroup, times)| {
-            *times += 1;
-            cgroup.remove().is_err()
-        });
+        self.leftovers.retain_mut(|left| !left.are_gone());
+        let now = Moment::now();
+        let is_due = |left: &&mut Leftovers| left.kill_at.is_some_and(|at| at <= now);
+        for left in self.leftovers.iter_mut().filter(is_due) {
+            self.log.line(format_args!(
+                "what worker {} has started has not ended in time, sending KILL to it",
+                left.pid()
+            ));
+            if let Err(error) = left.kill() {
+                self.log.line(format_args!(
+                    "failed to kill what worker {} has started: {}",
+                    left.pid(),
+                    reason(&error)
+                ));
+            }
+        }
     }
 
     /// Returns when something is due next.
@@ -654,15 +693,15 @@ impl Starter {
             self.manager.deadline(),
             self.trial_deadline(),
             // Killed processes take their time; others may be meant to stay.
-            self.emptying
-                .iter()
-                .any(|(_, times)| *times < SWEEPS)
-                .then(|| Moment::now() + SWEEP),
+            (self.stopping || self.leftovers.iter().any(Leftovers::are_fresh))
+                .then(|| Moment::now() + SWEEP)
+                .filter(|_| !self.leftovers.is_empty()),
             self.log_command.as_ref().and_then(LogCommand::deadline),
         ];
         fixed
             .into_iter()
             .chain(self.old.iter().map(|worker| worker.kill_at))
+            .chain(self.leftovers.iter().map(|left| left.kill_at))
             .flatten()
             .min()
     }
@@ -761,5 +800,4 @@ const MIN_GAP: Duration = Duration::from_millis(100);
 /// What a worker that never got ready has to end, whatever `--stop-timeout` says.
 const REJECT_GRACE: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_millis(20);
-const SWEEPS: u32 = 50;
 const STATUS_RETRY: Duration = Duration::from_secs(5);

@@ -53,6 +53,11 @@ impl Watch {
             .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
     }
 
+    /// Watches the descriptor no longer.
+    pub(crate) fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(self.epoll.delete(fd)?)
+    }
+
     /// Watches what is added under `key` only for its being hung up.
     pub(crate) fn await_hang_up(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
         let mut event = EpollEvent::new(EpollFlags::empty(), key);

@@ -10,12 +10,13 @@ use nix::sys::stat::{Mode, umask};
 use super::activation::Activation;
 use super::environment::{self, Environment};
 use super::handover;
+use super::leftovers::Leftovers;
 use super::options::{LogTarget, OpenFiles, Options};
 use super::orphans;
 use super::record::Record;
 use super::status_file::StatusFile;
 use super::worker::{Phase, Worker};
-use super::{READINESS, SWEEP, SWEEPS, Starter, WATCHED_SIGNALS};
+use super::{READINESS, SWEEP, Starter, WATCHED_SIGNALS};
 use crate::account::Account;
 use crate::descriptor;
 use crate::failure::Failure;
@@ -71,7 +72,7 @@ impl Starter {
         if let Some(file) = &mut self.status_file {
             file.remove();
         }
-        while self.emptying.iter().any(|(_, times)| *times < SWEEPS) {
+        while self.leftovers.iter().any(Leftovers::are_fresh) {
             self.sweep();
             std::thread::sleep(SWEEP);
         }
@@ -259,13 +260,14 @@ impl Starter {
             pid_file: None,
             account: None,
             cgroup,
-            emptying: Vec::new(),
+            leftovers: Vec::new(),
             manager: Manager::new(notifier),
             readiness,
             launcher: None,
             published: None,
             since: now,
             generation: 0,
+            begun: now,
             current: None,
             candidate: None,
             old: Vec::new(),
@@ -284,6 +286,8 @@ impl Starter {
     }
 
     fn begin(&mut self) -> Result<(), Failure> {
+        // Whoever finds the pid file finds the state too.
+        self.publish();
         if let Some(path) = &self.options.pid_file {
             let file = PidFile::create(path).map_err(|error| {
                 let source = std::error::Error::source(&error)

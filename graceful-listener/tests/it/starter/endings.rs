@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, is_running, marked};
+use super::daemon::{Daemon, Program, Start, is_running, marked, proc_status};
 
 /// Ignores TERM, as does what it has started.
 const STUBBORN: &str =
@@ -58,6 +58,72 @@ fn old_worker_that_ignores_term_is_killed_in_the_end() {
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_log("died, status:9");
     daemon.wait_for_generations(&[2]);
+}
+
+#[test]
+fn what_an_old_worker_leaves_is_killed_in_the_end() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--stop-timeout=1"])
+        .shell("(trap '' TERM; exec sleep 603) & echo $SERVER_STARTER_GENERATION leaves $!; exec sleep 604")
+        .start();
+    let log = daemon.wait_for_log("1 leaves");
+    let helper = number_after(&log, "1 leaves ");
+    daemon.signal(Signal::SIGHUP);
+    let log = daemon.wait_for_log("old worker");
+    // It may have something to finish.
+    assert!(is_running(helper) || log.contains("sending KILL"), "{log}");
+    daemon.wait_for_log("has started has not ended in time, sending KILL to it");
+    daemon.wait("the end of the helper", || {
+        (!is_running(helper)).then_some(())
+    });
+    let later = number_after(&daemon.wait_for_log("2 leaves"), "2 leaves ");
+    assert!(is_running(later), "that of the serving one is left alone");
+}
+
+#[test]
+fn what_an_old_worker_leaves_keeps_nobody_awake() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0"])
+        .shell("(trap '' TERM; exec sleep 606) & exec sleep 607")
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("old worker");
+    let switches = || {
+        let of = |key| proc_status(daemon.pid(), key);
+        (
+            of("voluntary_ctxt_switches"),
+            of("nonvoluntary_ctxt_switches"),
+        )
+    };
+    daemon.wait("it to sleep", || {
+        let before = switches();
+        thread::sleep(Duration::from_secs(1));
+        let sleeps = proc_status(daemon.pid(), "State").starts_with('S');
+        (sleeps && switches() == before).then_some(())
+    });
+}
+
+#[test]
+fn what_a_worker_leaves_is_told_and_waited_for_at_the_stop() {
+    for (trap, ends) in [
+        ("trap 'sleep 0.5; echo left last; exit' TERM", "left last"),
+        ("trap '' TERM", "sending KILL"),
+    ] {
+        let mut daemon = Start::new(Program::Ours)
+            .options(["--interval=0", "--stop-timeout=2"])
+            .shell(&format!(
+                "({trap}; echo helping; while :; do sleep 0.1; done) & exec sleep 605"
+            ))
+            .start();
+        daemon.wait_for_log("helping");
+        let log = daemon.stop();
+        assert!(log.contains(ends), "{log}");
+        assert!(log.ends_with("exiting\n"), "{log}");
+        assert_eq!(marked(daemon.dir.path()), Vec::<i32>::new());
+    }
 }
 
 #[test]

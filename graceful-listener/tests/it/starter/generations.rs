@@ -301,6 +301,31 @@ fn restart_asked_for_during_the_pause_begins_at_once() {
 }
 
 #[test]
+fn hangups_while_the_new_release_fails_are_no_storm_of_starts() {
+    let begun = std::time::Instant::now();
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=1"])
+        .shell("[ $SERVER_STARTER_GENERATION = 1 ] && exec sleep 600; exit 1")
+        .start();
+    daemon.wait_for_generations(&[1]);
+    let mut hangups = 0;
+    while daemon.log().matches(" failed: exited with code 1").count() < 3 {
+        daemon.signal(Signal::SIGHUP);
+        hangups += 1;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let starts = daemon.log().matches("starting new worker").count();
+    // One for each interval that has passed.
+    let most = begun.elapsed().as_secs() + 1;
+    assert!(
+        starts as u64 <= most,
+        "{hangups} hangups, {starts} starts, at most {most} expected"
+    );
+    assert_eq!(daemon.generations(), [1]);
+}
+
+#[test]
 fn program_that_is_missing_at_a_restart_changes_nothing() {
     let start = Start::new(Program::Ours)
         .files()

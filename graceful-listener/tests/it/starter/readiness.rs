@@ -276,3 +276,54 @@ fn descendant_whose_parent_is_gone_is_known_by_its_process_group() {
     let daemon = daemon.start();
     daemon.wait_for_generations(&[1]);
 }
+
+#[test]
+fn worker_that_has_ended_when_its_readiness_is_heard_has_failed() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--wait-ready", "--retry-delay=600", "--retry-max-delay=600"])
+        .shell(
+            "if [ $SERVER_STARTER_GENERATION = 1 ]; then systemd-notify --ready; exec sleep 600; fi; \
+             until [ -e go ]; do sleep 0.05; done; systemd-notify --no-block --ready; exit 3",
+        );
+    if !child::has("systemd-notify") {
+        return;
+    }
+    let daemon = daemon.start();
+    daemon.wait_for_generations(&[1]);
+    daemon.signal(Signal::SIGHUP);
+    let log = daemon.wait_for_logs("starting new worker", 2);
+    let worker: i32 = log
+        .rsplit_once("starting new worker ")
+        .unwrap()
+        .1
+        .trim()
+        .parse()
+        .unwrap();
+    // Both are there to be seen at once.
+    daemon.signal(Signal::SIGSTOP);
+    daemon.write("go", "");
+    daemon.wait("the end of the worker", || {
+        (!is_running(worker)).then_some(())
+    });
+    daemon.signal(Signal::SIGCONT);
+    let log = daemon.wait_for_log("generation 2 failed: exited with code 3");
+    assert!(!log.contains("now running"), "{log}");
+    assert_eq!(daemon.generations(), [1]);
+}
+
+#[test]
+fn worker_that_waits_for_an_answer_to_its_readiness_is_no_stranger() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--wait-ready"])
+        .shell("systemd-notify --ready; echo answered; exec sleep 600");
+    if !child::has("systemd-notify") {
+        return;
+    }
+    let mut daemon = daemon.start();
+    daemon.wait_for_log("answered");
+    daemon.wait_for_generations(&[1]);
+    let log = daemon.stop();
+    assert!(!log.contains("ignored"), "{log}");
+}
