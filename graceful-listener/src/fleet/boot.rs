@@ -101,6 +101,7 @@ impl Supervisor {
             bucket: Bucket::new(options.rate, options.burst, now),
             programs: Vec::new(),
             order: Vec::new(),
+            names: HashMap::new(),
             owners: HashMap::new(),
             files: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -149,6 +150,7 @@ impl Supervisor {
                 _ => {}
             }
         }
+        self.arrange();
         let (mut adopted, mut gone) = (0_u32, Vec::new());
         for path in notes {
             let found = fs::read_to_string(&path).and_then(|text| {
@@ -216,10 +218,8 @@ impl Supervisor {
 
     fn adopt_process(&mut self, process: Process, note: &Note) {
         let pid = process.pid();
-        let program = self
-            .programs
-            .iter_mut()
-            .find(|program| *program.name == *note.program);
+        let position = self.names.get(note.program.as_str()).copied();
+        let program = position.map(|position| &mut self.programs[position]);
         let Some(program) = program else {
             self.host.log.line(format_args!(
                 "process {pid} is of program {}, of which nothing else is known: sending TERM to it",
@@ -264,10 +264,8 @@ impl Supervisor {
 
     /// A process has ended while nobody looked: how, is not known.
     fn note_missed_end(&mut self, note: &Note) {
-        let program = self
-            .programs
-            .iter_mut()
-            .find(|program| *program.name == *note.program);
+        let position = self.names.get(note.program.as_str()).copied();
+        let program = position.map(|position| &mut self.programs[position]);
         let Some(program) = program else { return };
         let known = |instance: &Instance| instance.index == note.index;
         if program.recipe.policy.restart != Restart::Never || program.instances.iter().any(known) {
@@ -302,7 +300,7 @@ fn listen(run: &Path, record: Option<&Record>) -> io::Result<NotifyReceiver> {
     if let Some(record) = record {
         return NotifyReceiver::from_inherited(inherited(record)?);
     }
-    let path = std::path::absolute(run.join("notify"))?;
+    let path = std::path::absolute(run.join(NOTIFY_FILE))?;
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -327,5 +325,7 @@ const WATCHED_SIGNALS: [Signal; 11] = [
     Signal::TTOU,
     Signal::WINCH,
 ];
+/// Where programs tell that they are ready.
+pub(super) const NOTIFY_FILE: &str = "notify";
 /// What a process has to end that no program is known for.
 const STRANGER: Duration = Duration::from_secs(10);

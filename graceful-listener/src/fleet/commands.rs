@@ -90,11 +90,8 @@ impl Supervisor {
             | Command::Signal(name, _)
             | Command::Scale(name, _) => name,
         };
-        let found = self
-            .programs
-            .iter()
-            .position(|program| *program.name == **name && !program.removed);
-        let Some(position) = found else {
+        let found = self.find(name).and_then(|_| self.names.get(name.as_str()));
+        let Some(&position) = found else {
             return Some(Err(match self.refused.get(name) {
                 Some(why) => why.clone(),
                 None => format!(
@@ -223,11 +220,7 @@ impl Supervisor {
 
     /// Returns how a command went; `None` if that is still to be seen.
     fn outcome(&self, command: &Command) -> Option<Result<String, String>> {
-        let program = |name: &str| {
-            self.programs
-                .iter()
-                .find(|program| *program.name == *name && !program.removed)
-        };
+        let program = |name: &str| self.find(name);
         let gone = |name: &str| Err(format!("the file of {name} is gone"));
         match command {
             Command::Upgrade | Command::Signal(..) => None,

@@ -1,5 +1,6 @@
 use std::rc::Rc;
 use std::time::Duration;
+use std::vec;
 
 use super::counter::Counter;
 use super::definition::{Definition, Instances, LogTarget};
@@ -150,12 +151,20 @@ impl Program {
 
     /// Returns true if whatever depends on it may start.
     pub(crate) fn is_up(&self) -> bool {
-        let up = |index| {
-            self.instances
-                .iter()
-                .any(|instance| instance.index == index && instance.is_up())
-        };
-        !self.stopped && !self.removed && self.count().is_some_and(|count| (0..count).all(up))
+        let up = |count| self.places(count, Instance::is_up).all(|is_up| is_up);
+        !self.stopped && !self.removed && self.count().is_some_and(up)
+    }
+
+    /// Tells of each place up to `count` whether one of its instances is such.
+    fn places(&self, count: u32, is_such: impl Fn(&Instance) -> bool) -> vec::IntoIter<bool> {
+        let mut places = vec![false; usize::try_from(count).unwrap_or(0)];
+        for instance in self.instances.iter().filter(|instance| is_such(instance)) {
+            let place = usize::try_from(instance.index).ok();
+            if let Some(place) = place.and_then(|index| places.get_mut(index)) {
+                *place = true;
+            }
+        }
+        places.into_iter()
     }
 
     pub(crate) fn is_down(&self) -> bool {
@@ -169,19 +178,26 @@ impl Program {
     pub(crate) fn reconcile(&mut self, down: bool, host: &Host) {
         let now = Moment::now();
         let on = !self.stopped && !self.removed && !down;
-        let count = if self.removed { Some(0) } else { self.count() };
-        let Some(count) = count else {
-            return;
+        let highest = self
+            .instances
+            .iter()
+            .map(|instance| instance.index + 1)
+            .max();
+        let count = if self.removed {
+            0
+        } else {
+            // While it is not known how many are wanted, those stay that are there.
+            self.count().or(highest).unwrap_or(0)
         };
-        for index in 0..count {
-            let held = |instance: &Instance| instance.index == index;
-            if !down && !self.instances.iter().any(held) {
-                self.instances.push(Instance::new(
-                    index,
-                    self.generation,
-                    Rc::clone(&self.recipe),
-                    now,
-                ));
+        let whole = highest.unwrap_or(0) == count
+            && usize::try_from(count).is_ok_and(|count| count <= self.instances.len());
+        if !down && !whole {
+            let missing = self.places(count, |_| true);
+            let missing = (0..count).zip(missing).filter(|(_, is_there)| !is_there);
+            for (index, _) in missing {
+                let recipe = Rc::clone(&self.recipe);
+                self.instances
+                    .push(Instance::new(index, self.generation, recipe, now));
                 host.changed.set(true);
             }
         }
@@ -245,16 +261,14 @@ impl Program {
             !is_old(instance) || instance.process.is_some() || instance.machine.is_moving()
         });
         let now = Moment::now();
-        for index in 0..count {
-            let is_there =
-                |instance: &Instance| instance.index == index && instance.generation == generation;
-            if !self.instances.iter().any(is_there) {
-                let recipe = Rc::clone(&self.recipe);
-                let mut instance = Instance::new(index, generation, recipe, now);
-                instance.tell(Event::Start, &self.name, host, "");
-                self.instances.push(instance);
-                host.changed.set(true);
-            }
+        let missing = self.places(count, |instance| !is_old(instance));
+        let missing = (0..count).zip(missing).filter(|(_, is_there)| !is_there);
+        for (index, _) in missing {
+            let recipe = Rc::clone(&self.recipe);
+            let mut instance = Instance::new(index, generation, recipe, now);
+            instance.tell(Event::Start, &self.name, host, "");
+            self.instances.push(instance);
+            host.changed.set(true);
         }
         let new = self.instances.iter().filter(|instance| !is_old(instance));
         let failed = new

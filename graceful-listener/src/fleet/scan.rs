@@ -133,10 +133,8 @@ impl Supervisor {
 
     /// Goes on with what there is, and says why.
     fn refuse(&mut self, name: &str, why: String) {
-        let program = self
-            .programs
-            .iter_mut()
-            .find(|program| *program.name == *name);
+        let position = self.names.get(name).copied();
+        let program = position.map(|position| &mut self.programs[position]);
         let already = match &program {
             Some(program) => program.error.as_ref(),
             None => self.refused.get(name),
@@ -163,10 +161,8 @@ impl Supervisor {
     fn apply(&mut self, name: &str, text: String, definition: Definition) -> bool {
         self.refused.remove(name);
         self.host.changed.set(true);
-        let known = self
-            .programs
-            .iter_mut()
-            .find(|program| *program.name == *name);
+        let position = self.names.get(name).copied();
+        let known = position.map(|position| &mut self.programs[position]);
         match known {
             Some(program) if program.recipe.definition == definition && !program.removed => {
                 program.error = None;

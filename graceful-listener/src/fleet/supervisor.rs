@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -39,6 +39,8 @@ pub(crate) struct Supervisor {
     pub(super) programs: Vec<Program>,
     /// Positions in `programs`, those first that are started first.
     pub(super) order: Vec<usize>,
+    /// Where each program is in `programs`.
+    pub(super) names: HashMap<Rc<str>, usize>,
     /// Which program a process belongs to.
     pub(super) owners: HashMap<i32, usize>,
     /// The files of the programs as they were when they were read.
@@ -149,8 +151,10 @@ impl Supervisor {
         self.conclude_upgrade();
         // What a command has asked for is written down before it is done.
         let now = Moment::now();
+        let needed = self.needed();
         for position in 0..self.programs.len() {
-            self.advance_program(position, now);
+            let down = self.stopping && !needed.contains(&self.programs[position].name);
+            self.advance_program(position, down, now);
         }
         self.kill_leftovers(now);
         self.sweep();
@@ -162,8 +166,7 @@ impl Supervisor {
         self.manager.keep_alive();
     }
 
-    fn advance_program(&mut self, position: usize, now: Moment) {
-        let down = self.stopping && !self.is_needed(position);
+    fn advance_program(&mut self, position: usize, down: bool, now: Moment) {
         let program = &mut self.programs[position];
         program.advance(now, &self.host);
         let overdue = |at: Option<Moment>| at.is_some_and(|at| at <= now);
@@ -191,13 +194,23 @@ impl Supervisor {
         }
     }
 
-    /// Returns true if something runs that depends on the program.
-    fn is_needed(&self, position: usize) -> bool {
-        let name = &self.programs[position].name;
-        self.programs.iter().any(|program| {
-            let depends = program.recipe.definition.depends_on.iter();
-            !program.is_down() && depends.into_iter().any(|on| **on == **name)
-        })
+    /// Returns the programs that something depends on that still runs, if the
+    /// fleet is to end.
+    fn needed(&self) -> HashSet<Rc<str>> {
+        if !self.stopping {
+            return HashSet::new();
+        }
+        let running = self.programs.iter().filter(|program| !program.is_down());
+        running
+            .flat_map(|program| &program.recipe.definition.depends_on)
+            .map(|name| name.as_str().into())
+            .collect()
+    }
+
+    /// Returns the program of this name, unless its file is gone.
+    pub(super) fn find(&self, name: &str) -> Option<&Program> {
+        let program = &self.programs[*self.names.get(name)?];
+        (!program.removed).then_some(program)
     }
 
     /// Starts what is to be started, as far as there is room.
@@ -267,12 +280,7 @@ impl Supervisor {
         let depends_on = &self.programs[position].recipe.definition.depends_on;
         depends_on
             .iter()
-            .find(|on| {
-                !self
-                    .programs
-                    .iter()
-                    .any(|program| *program.name == ***on && program.is_up())
-            })
+            .find(|on| !self.find(on).is_some_and(Program::is_up))
             .cloned()
     }
 
@@ -407,14 +415,12 @@ impl Supervisor {
                 &definition.depends_on[..],
             )
         });
-        let positions: HashMap<&str, usize> = self
-            .programs
-            .iter()
-            .enumerate()
-            .map(|(position, program)| (&*program.name, position))
+        let names = self.programs.iter().enumerate();
+        self.names = names
+            .map(|(position, program)| (Rc::clone(&program.name), position))
             .collect();
         self.order = match super::order::order(entries) {
-            Ok(names) => names.iter().map(|name| positions[name]).collect(),
+            Ok(names) => names.iter().map(|name| self.names[*name]).collect(),
             // Definitions that make a circle are refused; this is none of those.
             Err(_) => (0..self.programs.len()).collect(),
         };
@@ -521,6 +527,8 @@ impl Supervisor {
         for program in &mut self.programs {
             program.forget(&self.host);
         }
+        // One that is left is replaced by the next supervisor.
+        let _ = std::fs::remove_file(self.host.run.join(super::boot::NOTIFY_FILE));
         self.host.log.line("all programs have ended");
     }
 }

@@ -299,3 +299,21 @@ fn log_command_outlives_the_supervisor_that_is_killed_and_stays_the_only_one() {
     fleet.wait("more lines", || (lines(&fleet) > count + 3).then_some(()));
     assert_eq!(fleet.wait_for("web", &["RUNNING"]), before);
 }
+
+#[test]
+fn adopted_pool_can_be_stopped_before_it_is_counted_again() {
+    let mut fleet = Fleet::empty();
+    let definition = SLEEP.to_owned()
+        + "directory = \".\"\ninstances = { command = \"sleep $(cat pause); echo 2\", interval = \"1s\", max = 5 }";
+    fs::write(fleet.path().join("pause"), "0\n").unwrap();
+    fleet.program("pool", &definition);
+    fleet.start();
+    let before = fleet.wait_for("pool", &["RUNNING"; 2]);
+    fleet.kill();
+    fs::write(fleet.path().join("pause"), "600\n").unwrap();
+    fleet.start();
+    fleet.wait_for_log("adopted 2 processes");
+    assert_eq!(fleet.wait_for("pool", &["RUNNING"; 2]), before);
+    fleet.command("stop-pool").unwrap();
+    before.into_iter().for_each(wait_for_end);
+}
