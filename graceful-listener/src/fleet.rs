@@ -1,6 +1,8 @@
 pub(crate) use self::handover::RESUME;
 
 pub(crate) mod command_line;
+#[cfg(fuzzing)]
+pub mod fuzz;
 
 mod boot;
 mod bucket;

@@ -121,6 +121,9 @@ pub use daemonize::{Daemon, Daemonize, DaemonizeError};
 pub use drain::{Drain, DrainGuard, Served};
 #[cfg(feature = "cli")]
 pub use fleet::command_line::fleet;
+#[cfg(all(feature = "cli", fuzzing))]
+#[doc(hidden)]
+pub use fleet::fuzz;
 pub use inherit::InheritError;
 pub use listeners::{ListenError, Listener, Listeners, Origin};
 pub use notify::{Notification, Notifier, NotifyError, NotifyMessage, NotifyReceiver};

@@ -122,7 +122,7 @@ enum Verb {
         #[command(flatten)]
         wait: Wait,
     },
-    /// Changes the number of instances of a program, until its file is changed
+    /// Changes the number of instances of a program, until that in its file is changed
     Scale {
         #[arg(value_parser = program)]
         name: String,

@@ -13,6 +13,7 @@ use crate::fleet::order::order;
 use crate::process::find_program;
 use crate::variables::{self, Variables};
 
+use super::table::plural;
 use super::{FAILED, Stop, complain, print};
 
 /// Looks for mistakes in the definitions of directories and in single files, and
@@ -31,11 +32,9 @@ pub(super) fn check(paths: &[PathBuf]) -> Result<ExitCode, Stop> {
                             .iter()
                             .map(|why| format!("{}: {why}", file.display())),
                     );
-                    if missing.is_empty() {
-                        good += 1;
-                        if let Instances::Count(count) = definition.instances {
-                            instances += u64::from(count);
-                        }
+                    good += 1;
+                    if let Instances::Count(count) = definition.instances {
+                        instances += count as usize;
                     }
                     programs.insert(&**name, (file, definition));
                 }
@@ -50,9 +49,8 @@ pub(super) fn check(paths: &[PathBuf]) -> Result<ExitCode, Stop> {
         complain(mistake);
     }
     if mistakes.is_empty() {
-        print(format!(
-            "no mistakes in {good} programs with {instances} instances\n"
-        ));
+        let (programs, instances) = (plural(good, "program"), plural(instances, "instance"));
+        print(format!("no mistakes in {programs} with {instances}\n"));
         return Ok(ExitCode::SUCCESS);
     }
     Err(Stop::told(FAILED))
