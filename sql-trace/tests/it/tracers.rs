@@ -9,9 +9,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use sql_trace::sqlite::{SqlitePool, SqlitePoolOptions};
 use sql_trace::{
-    ArgsMode, Event, Op, Outcome, TracedPool, Tracer, json, set_default_tracer, trace_scope, writer,
+    ArgsMode, Event, Op, Outcome, TracedConnection, TracedPool, Tracer, json, set_default_tracer,
+    trace_scope, writer,
 };
-use sqlx::Executor;
+use sqlx::{Connection, Executor, Sqlite};
 
 use crate::recorder::without_times;
 
@@ -531,6 +532,47 @@ async fn connection_that_a_hook_accepts_is_known_and_one_that_it_refuses_is_repl
             (Op::Exec, second)
         ]
     );
+}
+
+#[tokio::test]
+async fn statements_are_cached_as_without_tracing() {
+    // The sizes of the cache after each of some statements.
+    macro_rules! sizes {
+        ($connection:expr) => {{
+            let mut connection = $connection;
+            let mut sizes = Vec::new();
+            sqlx::query("SELECT 1")
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            sizes.push(connection.cached_statements_size());
+            let once = sqlx::query("SELECT 2").persistent(false);
+            once.execute(&mut connection).await.unwrap();
+            sizes.push(connection.cached_statements_size());
+            let mapped = sqlx::query("SELECT ?").bind(3).map(|_| ());
+            mapped.fetch_all(&mut connection).await.unwrap();
+            sizes.push(connection.cached_statements_size());
+            let scalar = sqlx::query_scalar::<_, i64>("SELECT 4");
+            scalar.fetch_all(&mut connection).await.unwrap();
+            sizes.push(connection.cached_statements_size());
+            sqlx::raw_sql("SELECT 5")
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            (&mut connection).execute("SELECT 6").await.unwrap();
+            sizes.push(connection.cached_statements_size());
+            sizes
+        }};
+    }
+    let options = "sqlite::memory:".parse().unwrap();
+    let bare = sizes!(
+        sqlx::SqliteConnection::connect_with(&options)
+            .await
+            .unwrap()
+    );
+    let traced = TracedConnection::<Sqlite>::connect_traced(&options, |_: &Event<'_>| ());
+    assert_eq!(sizes!(traced.await.unwrap()), bare);
+    assert_eq!(bare[..3], [1, 1, 2]);
 }
 
 #[tokio::test]
