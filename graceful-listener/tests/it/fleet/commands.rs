@@ -165,3 +165,30 @@ fn stopped_process_can_be_stopped() {
     let log = fleet.log();
     assert!(!log.contains("sending KILL"), "{log}");
 }
+
+#[test]
+fn without_inotify_it_is_looked_every_second() {
+    let mut fleet = Fleet::empty();
+    let allowed = std::process::Command::new("unshare")
+        .args([
+            "-Ur",
+            "sh",
+            "-c",
+            "echo 0 > /proc/sys/user/max_inotify_instances",
+        ])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !allowed {
+        eprintln!("left out: user namespaces are not to be had");
+        return;
+    }
+    fleet.start_by(
+        "exec unshare -Ur sh -c 'echo 0 > /proc/sys/user/max_inotify_instances; exec \"$@\"' sh \"$@\"",
+    );
+    fleet.wait_for_log("looking into it every second");
+    fleet.program("web", SLEEP);
+    fleet.wait_for("web", &["RUNNING"]);
+    fleet.command("stop-web").unwrap();
+    fleet.remove_program("web");
+    fleet.wait_for_log("web: removed");
+}

@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -50,6 +51,18 @@ impl Fleet {
 
     pub(super) fn start(&mut self) {
         self.start_as(Path::new(env!("CARGO_BIN_EXE_fleet")));
+    }
+
+    /// Starts the supervisor by a script, which has it in `$@`.
+    pub(super) fn start_by(&mut self, script: &str) {
+        let path = self.path().join("start");
+        let text = format!(
+            "#!/bin/sh\nset -- {} \"$@\"\n{script}\n",
+            env!("CARGO_BIN_EXE_fleet")
+        );
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        self.start_as(&path);
     }
 
     /// Starts the supervisor under another name.

@@ -107,10 +107,13 @@ fn limits_are_set_and_open_files_are_raised_by_default() {
 
 #[test]
 fn program_has_the_three_standard_streams_and_nothing_else() {
-    let fleet = Fleet::with(
+    let mut fleet = Fleet::empty();
+    fleet.program(
         "job",
         "command = \"ls\"\narguments = [\"-l\", \"/proc/self/fd\"]\nrestart = \"never\"",
     );
+    // What is left open for the supervisor is not for its programs.
+    fleet.start_by("exec 7</dev/null; exec \"$@\"");
     let text = fleet.wait("its output", || {
         fs::read_to_string(fleet.path().join("log/job.log"))
             .ok()

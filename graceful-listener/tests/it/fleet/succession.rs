@@ -317,3 +317,45 @@ fn adopted_pool_can_be_stopped_before_it_is_counted_again() {
     fleet.command("stop-pool").unwrap();
     before.into_iter().for_each(wait_for_end);
 }
+
+#[test]
+fn job_that_ended_while_nobody_looked_is_not_done_again() {
+    let mut fleet = Fleet::with("job", &shell("exec sleep 600", "restart = \"never\""));
+    let before = fleet.wait_for("job", &["RUNNING"]);
+    fleet.kill();
+    kill(Pid::from_raw(before[0].cast_signed()), Signal::SIGKILL).unwrap();
+    wait_for_end(before[0]);
+    fleet.start();
+    fleet.wait_for("job", &["EXITED"]);
+    assert!(fleet.children().is_empty());
+}
+
+#[test]
+fn process_of_which_nothing_else_is_known_is_ended() {
+    let mut fleet = Fleet::with("web", SLEEP);
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.kill();
+    fs::remove_file(fleet.path().join("run/web.json")).unwrap();
+    fleet.start();
+    fleet.wait_for_log("of which nothing else is known: sending TERM");
+    wait_for_end(before[0]);
+    fleet.wait("another", || {
+        (fleet.wait_for("web", &["RUNNING"]) != before).then_some(())
+    });
+    assert_eq!(fleet.children().len(), 1);
+}
+
+#[test]
+fn what_was_stopped_is_started_with_the_machine() {
+    let mut fleet = Fleet::with("web", SLEEP);
+    fleet.wait_for("web", &["RUNNING"]);
+    fleet.command("stop-web").unwrap();
+    fleet.kill();
+    let path = fleet.path().join("run/web.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert!(text.contains(boot.trim_end()), "{text}");
+    fs::write(path, text.replace(boot.trim_end(), "another")).unwrap();
+    fleet.start();
+    fleet.wait_for("web", &["RUNNING"]);
+}
