@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::future::BoxFuture;
@@ -15,6 +15,7 @@ use crate::acquire::Acquire;
 use crate::connection::{TracedConnection, TracedPoolConnection};
 use crate::database::{Step, TraceDatabase};
 use crate::event::{ConnectionId, Op};
+use crate::handed::{Handed, Slot};
 use crate::pool::{Shared, TracedPool};
 use crate::span::Span;
 use crate::subject::Subject;
@@ -523,7 +524,7 @@ where
     DB: TraceDatabase,
     E: 'q + Execute<'q, DB>,
 {
-    let slot = Arc::new(Slot(Mutex::new(None)));
+    let slot = Slot::empty();
     let filled = Arc::clone(&slot);
     let run = async move {
         let Some(interest) = pool.subject.interest(op) else {
@@ -554,67 +555,7 @@ where
         span.finish(Ok(()));
         Ok(())
     };
-    Handed {
-        run: Some(run),
-        slot,
-    }
-}
-
-/// The place where the running block leaves an item for the reader.
-struct Slot<T>(Mutex<Option<T>>);
-
-impl<T> Slot<T> {
-    async fn hand_out(&self, item: T) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(item);
-        let mut taken = false;
-        // Pending once: `Handed` finds the item, and polls again when its
-        // reader wants the next.
-        poll_fn(|_| {
-            if std::mem::replace(&mut taken, true) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
-    }
-
-    fn take(&self) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-pin_project! {
-    /// The reader's side of a [`Slot`].
-    struct Handed<F, T> {
-        #[pin]
-        run: Option<F>,
-        slot: Arc<Slot<T>>,
-    }
-}
-
-impl<F, T> Stream for Handed<F, T>
-where
-    F: Future<Output = Result<(), Error>>,
-{
-    type Item = Result<T, Error>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut this = self.project();
-        let Some(run) = this.run.as_mut().as_pin_mut() else {
-            return Poll::Ready(None);
-        };
-        match run.poll(cx) {
-            Poll::Pending => match this.slot.take() {
-                Some(item) => Poll::Ready(Some(Ok(item))),
-                None => Poll::Pending,
-            },
-            Poll::Ready(result) => {
-                this.run.set(None);
-                Poll::Ready(result.err().map(Err))
-            }
-        }
-    }
+    Handed::new(run, slot)
 }
 
 pin_project! {

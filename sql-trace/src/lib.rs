@@ -89,6 +89,7 @@ mod duration;
 mod escape;
 mod event;
 mod executor;
+mod handed;
 mod hooks;
 #[cfg(feature = "json")]
 mod json;
