@@ -28,4 +28,5 @@ mod service;
 mod signals;
 mod small_disk;
 mod starter;
+mod systemd;
 mod upgrade;
