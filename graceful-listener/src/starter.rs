@@ -424,7 +424,11 @@ impl Starter {
         let now = Moment::now();
         let (gap, wait) = self.pause();
         let at = (since + gap).max(now + wait);
-        if !self.stopping {
+        if self.launcher.is_some() {
+            self.log.line(format_args!(
+                "generation {generation} failed: {why}; giving up"
+            ));
+        } else if !self.stopping {
             self.start_at = Some(at);
             let serving = match &self.current {
                 Some(current) => format!(
@@ -717,9 +721,8 @@ impl Starter {
             "generation {} failed: {}",
             setback.generation, setback.reason
         );
-        if self.workers().next().is_some() {
-            // It is being killed.
-            self.start_at = None;
+        // Nobody is to be left but whom an earlier super-daemon has started.
+        if self.workers().any(|worker| worker.phase == Phase::Failed) {
             return None;
         }
         Some(Failure::new(text))

@@ -80,9 +80,8 @@ impl Starter {
         if self.workers().next().is_none() {
             self.sockets.remove_files();
         }
-        if let Some(mut launcher) = self.launcher.take() {
-            report(&mut launcher, result.as_ref().map(|_| ()));
-        }
+        let stopped = || Failure::new("it was told to stop before a generation served");
+        self.tell_launcher(Err(result.as_ref().err().unwrap_or(&stopped())));
         if let Err(failure) = &result {
             self.log.line(failure);
         }

@@ -179,18 +179,20 @@ impl Start {
         }
     }
 
+    /// Stands for a daemon that is started in another way.
+    pub(super) fn daemon(self) -> Daemon {
+        Daemon {
+            dir: self.dir,
+            program: self.program,
+            child: None,
+        }
+    }
+
     /// Starts it with `--daemonize` and a log file, and waits for the launcher.
     pub(super) fn daemonize(self) -> (Daemon, Output) {
         let start = self.options(["--daemonize", "--log-file=output"]);
         let output = start.command().output().unwrap();
-        (
-            Daemon {
-                dir: start.dir,
-                program: start.program,
-                child: None,
-            },
-            output,
-        )
+        (start.daemon(), output)
     }
 
     /// Runs it to its end, which has to come on its own.

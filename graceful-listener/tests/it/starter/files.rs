@@ -412,6 +412,44 @@ fn launcher_waits_for_readiness_if_it_is_waited_for() {
 }
 
 #[test]
+fn launcher_gives_up_with_the_first_generation_that_is_late() {
+    let start = Start::new(Program::Ours)
+        .files()
+        .options(["--wait-ready=1"])
+        .program(&["sleep", "608"]);
+    let (daemon, output) = start.daemonize();
+    assert_eq!(output.status.code(), Some(255));
+    let told = "generation 1 failed: not ready within 1 secs";
+    assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    let log = daemon.log();
+    assert!(log.contains(&format!("{told}; giving up")), "{log}");
+    assert_eq!(log.matches("starting new worker").count(), 1, "{log}");
+}
+
+#[test]
+fn launcher_does_not_take_an_early_stop_for_a_start() {
+    let start = Start::new(Program::Ours)
+        .files()
+        .options(["--wait-ready", "--daemonize", "--log-file=output"])
+        .program(&["sleep", "609"]);
+    let launcher = start
+        .command()
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let daemon = start.daemon();
+    daemon.wait_for_log("starting new worker");
+    daemon.signal(Signal::SIGTERM);
+    let output = launcher.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(255));
+    let told = stderr(&output);
+    assert!(
+        told.contains("told to stop before a generation served"),
+        "{told}"
+    );
+}
+
+#[test]
 fn pid_file_has_the_id_and_a_lock_for_life() {
     both(|program| {
         let mut daemon = Daemon::serving(program);

@@ -128,6 +128,24 @@ fn port_zero_and_foreign_paths_are_nobodys_to_adopt() {
 }
 
 #[test]
+fn orphan_goes_on_serving_if_a_daemon_gives_up() {
+    if !can_adopt() {
+        return;
+    }
+    let port = format!("--port=127.0.0.1:{}", free_port());
+    let mut first = start_on(Program::Ours, &port);
+    let orphan = first.worker(1);
+    first.kill();
+    let start = first.again(&["--wait-ready=1", "--path=a.sock", &port]);
+    let (second, output) = start.program(&["sleep", "610"]).daemonize();
+    assert_eq!(output.status.code(), Some(255));
+    let told = stderr(&output);
+    assert!(told.contains("generation 2 failed: not ready"), "{told}");
+    assert!(is_running(orphan), "{}", second.log());
+    assert_eq!(second.ask("generation"), "1");
+}
+
+#[test]
 fn super_daemon_and_worker_killed_together_leave_room_for_the_next() {
     let port = format!("--port=127.0.0.1:{}", free_port());
     let mut first = start_on(Program::Ours, &port);
