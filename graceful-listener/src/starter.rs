@@ -187,7 +187,7 @@ impl Starter {
             self.start_generation();
         } else {
             // However often a restart is asked for, failures are no storm.
-            self.start_at = Some(soonest);
+            self.start_at = Some(self.start_at.map_or(soonest, |at| at.min(soonest)));
         }
     }
 
@@ -505,10 +505,11 @@ impl Starter {
             Err(_) => Some(Exit::Unknown),
         };
         let term = Some(self.options.signal_on_term);
-        // What an old one leaves may be finishing its work, until the end.
-        let leftover = term.filter(|_| self.stopping);
         for index in (0..self.old.len()).rev() {
-            if let Some(exit) = ended(&self.old[index], leftover) {
+            let worker = &self.old[index];
+            // What one leaves that has served may be finishing its work.
+            let leftover = term.filter(|_| self.stopping || worker.phase == Phase::Failed);
+            if let Some(exit) = ended(worker, leftover) {
                 let worker = self.old.remove(index);
                 self.buried(worker, exit);
             }

@@ -108,22 +108,51 @@ fn what_an_old_worker_leaves_keeps_nobody_awake() {
 
 #[test]
 fn what_a_worker_leaves_is_told_and_waited_for_at_the_stop() {
-    for (trap, ends) in [
-        ("trap 'sleep 0.5; echo left last; exit' TERM", "left last"),
-        ("trap '' TERM", "sending KILL"),
-    ] {
-        let mut daemon = Start::new(Program::Ours)
-            .options(["--interval=0", "--stop-timeout=2"])
-            .shell(&format!(
-                "({trap}; echo helping; while :; do sleep 0.1; done) & exec sleep 605"
-            ))
-            .start();
-        daemon.wait_for_log("helping");
-        let log = daemon.stop();
-        assert!(log.contains(ends), "{log}");
-        assert!(log.ends_with("exiting\n"), "{log}");
-        assert_eq!(marked(daemon.dir.path()), Vec::<i32>::new());
-    }
+    let mut daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0"])
+        .shell(
+            "(trap 'sleep 0.5; echo left last; exit' TERM; echo helping; while :; do sleep 0.1; done) & \
+             exec sleep 605",
+        )
+        .start();
+    daemon.wait_for_log("helping");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("old worker");
+    daemon.wait_for_logs("helping", 2);
+    let log = daemon.stop();
+    assert_eq!(log.matches("left last").count(), 2, "{log}");
+    assert!(log.ends_with("exiting\n"), "{log}");
+    assert_eq!(marked(daemon.dir.path()), Vec::<i32>::new());
+}
+
+#[test]
+fn what_a_worker_leaves_is_killed_if_it_holds_up_the_stop() {
+    let mut daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--stop-timeout=1"])
+        .shell("(trap '' TERM; echo helping; exec sleep 611) & exec sleep 612")
+        .start();
+    daemon.wait_for_log("helping");
+    let log = daemon.stop();
+    assert!(
+        log.contains("has started has not ended in time, sending KILL"),
+        "{log}"
+    );
+    assert_eq!(marked(daemon.dir.path()), Vec::<i32>::new());
+}
+
+#[test]
+fn what_a_worker_leaves_that_was_late_is_told_to_end() {
+    let daemon = Start::new(Program::Ours)
+        .options([
+            "--wait-ready=1",
+            "--retry-delay=600",
+            "--retry-max-delay=600",
+        ])
+        .shell("(trap 'echo told; exit' TERM; while :; do sleep 0.1; done) & exec sleep 613")
+        .start();
+    daemon.wait_for_log("told");
+    assert!(!daemon.log().contains("sending KILL"), "{}", daemon.log());
 }
 
 #[test]
