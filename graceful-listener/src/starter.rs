@@ -573,8 +573,11 @@ impl Starter {
     fn look_after_what_is_left(&mut self, worker: Worker) {
         // A process that has ended is there to be seen for ever.
         let _ = self.watch.remove(&worker.process);
-        self.leftovers
-            .extend(Leftovers::of(worker, self.options.stop_timeout));
+        let left = Leftovers::of(worker, self.options.stop_timeout);
+        if let Some(left) = left.as_ref().filter(|_| self.stopping) {
+            left.signal_strays(self.options.signal_on_term);
+        }
+        self.leftovers.extend(left);
     }
 
     fn current_died(&mut self, worker: Worker, exit: Exit) {

@@ -4,6 +4,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::libc::pid_t;
+
 /// A control group (version 2) that holds one program and all its descendants.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
@@ -39,6 +41,12 @@ impl Cgroup {
     /// Removes the group, if nothing is in it any more.
     pub(crate) fn remove(&self) -> io::Result<()> {
         fs::remove_dir(&self.path)
+    }
+
+    /// Returns the ids of the processes in it.
+    pub(crate) fn members(&self) -> Vec<pid_t> {
+        let list = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        list.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
     /// Kills every process in it, those included that left the process group.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::worker::Worker;
 use crate::moment::Moment;
-use crate::process::{Cgroup, Process, Signal};
+use crate::process::{Cgroup, Process, Signal, lineage};
 
 /// What a worker that has ended has left behind: processes of its group, or the
 /// control group it was in.
@@ -48,9 +48,23 @@ impl Leftovers {
         self.looks < MANY_LOOKS
     }
 
+    /// Signals all of them. It fails only for those that have ended already.
     pub(crate) fn signal(&self, signal: Signal) {
-        // It fails only if they have ended already.
         let _ = self.process.signal_group(signal);
+        self.signal_strays(signal);
+    }
+
+    /// Signals those that have left the process group, but not the control group.
+    pub(crate) fn signal_strays(&self, signal: Signal) {
+        let members = self.cgroup.as_ref().map(Cgroup::members);
+        for pid in members.into_iter().flatten() {
+            let group = lineage(pid).next().map(|(_, group)| group);
+            if group != Some(self.process.pid())
+                && let Ok(stray) = Process::from_stranger(pid)
+            {
+                let _ = stray.signal(signal);
+            }
+        }
     }
 
     /// Kills all of them.

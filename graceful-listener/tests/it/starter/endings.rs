@@ -179,11 +179,7 @@ fn time_to_end_runs_from_the_first_telling() {
         daemon.worker(generation);
         (!is_running(first)).then_some(())
     });
-    assert!(
-        daemon
-            .log()
-            .contains(&format!("old worker {first} died, status:9"))
-    );
+    daemon.wait_for_log(&format!("old worker {first} died, status:9"));
     assert!(!daemon.log().contains("more than 20 old workers"));
 }
 

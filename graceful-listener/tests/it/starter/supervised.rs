@@ -445,14 +445,42 @@ fn status_file_that_the_user_cannot_write_is_told_at_the_start() {
     assert!(stderr(&output).contains("status"), "{}", stderr(&output));
 }
 
-#[test]
-fn each_generation_has_a_control_group_which_ends_with_it() {
+fn control_group(name: &str) -> Option<String> {
     let root = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .into_iter()
         .find(|root| fs::metadata(format!("{root}/cgroup.procs")).is_ok());
-    let parent = root.map(|root| format!("{root}/graceful-listener-test-{}", std::process::id()));
-    let Some(parent) = parent.filter(|parent| fs::create_dir(parent).is_ok()) else {
+    let own = std::process::id();
+    let parent = root.map(|root| format!("{root}/graceful-listener-test-{own}-{name}"));
+    let parent = parent.filter(|parent| fs::create_dir(parent).is_ok());
+    if parent.is_none() {
         eprintln!("left out: no control group can be made here");
+    }
+    parent
+}
+
+#[test]
+fn who_has_left_the_process_group_is_told_by_the_control_group() {
+    let Some(parent) = control_group("strays") else {
+        return;
+    };
+    let mut daemon = Start::new(Program::Ours)
+        .options(["--interval=0", &format!("--cgroup={parent}")])
+        .file(
+            "stray",
+            "trap 'echo stray told; exit' TERM; echo astray; while :; do sleep 0.1; done",
+        )
+        .shell("setsid sh ./stray & exec sleep 614")
+        .start();
+    daemon.wait_for_log("astray");
+    let log = daemon.stop();
+    assert!(log.contains("stray told"), "{log}");
+    assert!(!log.contains("KILL"), "{log}");
+    fs::remove_dir(&parent).unwrap();
+}
+
+#[test]
+fn each_generation_has_a_control_group_which_ends_with_it() {
+    let Some(parent) = control_group("ends") else {
         return;
     };
     // Its helper has left the process group, but cannot leave the control group.
