@@ -160,6 +160,10 @@ mod tests {
         let periods = walk(&zone(BERLIN), minutes * 60, BACK - 86_400, 4);
         assert_eq!(lengths(&periods), [minutes, 30, 30, minutes - 60]);
         assert_eq!(periods[0].local, periods[2].local);
+        // From winter to 02:15 on that day.
+        let minutes = 385_065;
+        let periods = walk(&zone(BERLIN), minutes * 60, BACK - 86_400, 4);
+        assert_eq!(lengths(&periods), [minutes - 60, 45, 15, minutes - 60]);
     }
 
     #[test]

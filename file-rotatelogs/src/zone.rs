@@ -127,17 +127,14 @@ impl Zone {
         }
     }
 
-    /// Lists the instants after `low`, up to `high`, at which the clocks are set forward
-    /// or back.
+    /// Lists the instants after `low`, up to `high`, at which the rules change: clocks are
+    /// set forward or back, or the zone gets another name.
     pub(crate) fn changes(&self, low: i64, high: i64) -> impl Iterator<Item = i64> {
-        let mut before = self.at(low).offset();
         self.0
             .zone
             .following(timestamp(low))
-            .map(|change| (change.timestamp().as_second(), change.offset()))
-            .take_while(move |&(at, _)| at <= high)
-            .filter(move |&(_, offset)| std::mem::replace(&mut before, offset) != offset)
-            .map(|(at, _)| at)
+            .map(|change| change.timestamp().as_second())
+            .take_while(move |&at| at <= high)
     }
 }
 

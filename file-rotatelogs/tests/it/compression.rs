@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use file_rotatelogs::{Compression, RotateLogs};
 
-use crate::support::{Events, PATIENCE, Scratch, contents, expect, names, tree, wait_until};
+use crate::child::{Child, Start};
+use crate::support::{Events, PATIENCE, Scratch, contents, expect, names, need, tree, wait_until};
 
 const BOTH: [(Compression, &str); 2] = [(Compression::Gzip, "gz"), (Compression::Zstd, "zst")];
 
@@ -190,4 +191,50 @@ fn files_of_before_are_compressed_at_start() {
         expect([("a.2020.1", "y\n"), ("a.2020.zst", "x\n")]),
         "but the newest, which a process may be about to go on with"
     );
+}
+
+/// Follows the calls by strace: a power failure must find the one or the other.
+#[test]
+fn original_goes_only_when_the_compressed_file_is_on_the_disk() {
+    if !need("strace") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let trace = scratch.join("trace");
+    let calls = "trace=openat,fsync,rename,renameat,renameat2,unlink,unlinkat";
+    let mut child = Child::start_as(&Start {
+        under: &[
+            "strace",
+            "-f",
+            "-y",
+            "-qq",
+            "-e",
+            calls,
+            "-o",
+            trace.to_str().unwrap(),
+        ],
+        user: None,
+    });
+    let log = scratch.join("a.log");
+    let log = log.to_str().unwrap();
+    child.open(&[&*format!("pattern={log}"), "gzip"]).unwrap();
+    child.tell("write\tx").unwrap();
+    child.tell("rotate").unwrap();
+    child.tell("settle").unwrap();
+    drop(child);
+    let text = fs::read_to_string(&trace).unwrap();
+    let directory = scratch.path().to_str().unwrap();
+    let steps = [
+        ("fsync(", format!("{directory}/.a.log.gz.tmp>")),
+        ("rename", format!("\"{log}.gz\"")),
+        ("fsync(", format!("{directory}>")),
+        ("unlink", format!("\"{log}\"")),
+    ];
+    let mut lines = text.lines();
+    for (call, argument) in &steps {
+        assert!(
+            lines.any(|line| line.contains(call) && line.contains(argument)),
+            "no {call} {argument} where it belongs: {text}"
+        );
+    }
 }

@@ -137,6 +137,29 @@ fn many_records_become_few_writes_and_no_file_is_too_large() {
 }
 
 #[test]
+fn batch_counts_what_another_writer_put_into_the_file_meanwhile() {
+    let scratch = Scratch::new();
+    let open = || {
+        RotateLogs::builder(scratch.join("a.log"))
+            .rotate_at_bytes(100_000)
+            .build()
+            .unwrap()
+    };
+    let (logs, other) = (open(), open());
+    let log = NonBlocking::new(logs).unwrap();
+    for _ in 0..900 {
+        writeln!(&other, "{:>99}", "other").unwrap();
+    }
+    for _ in 0..900 {
+        writeln!(&log, "{:>99}", "batch").unwrap();
+    }
+    (&log).flush().unwrap();
+    let sizes: Vec<usize> = tree(scratch.path()).values().map(String::len).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 180_000);
+    assert!(sizes[0] < 110_000, "{sizes:?}");
+}
+
+#[test]
 fn threads_share_the_queue_and_nothing_is_lost() {
     let scratch = Scratch::new();
     let logs = RotateLogs::builder(scratch.join("a.log")).build().unwrap();
