@@ -219,6 +219,8 @@ fn old_worker_cannot_vouch_for_the_new_one() {
     }
     let daemon = daemon.start();
     daemon.wait_for_generations(&[1]);
+    // It is ready before it says so.
+    daemon.wait_for_log("up 1 ");
     daemon.signal(Signal::SIGHUP);
     let log = daemon.wait_for_log("up 2");
     let first = log
