@@ -167,9 +167,10 @@ impl Machine {
         let (machine, _) = machine.step(Event::Spawned, started.min(now), policy);
         if ready {
             machine.step(Event::Ready, now, policy).0
-        } else if policy.ready_time.is_none() {
+        } else if policy.ready_time.is_none() && machine.state == State::Starting {
             machine.step(Event::Due, now, policy).0
         } else {
+            // What has lived for too long is told so by whoever found it.
             machine
         }
     }
@@ -625,6 +626,24 @@ mod tests {
         assert_eq!(unready.state(), State::Starting);
         let ready = Machine::found(Moment::from_millis(99_000), true, &policy, now);
         assert_eq!(ready.state(), State::Running);
+    }
+
+    #[test]
+    fn process_that_was_found_too_old_is_told_to_end() {
+        let now = Moment::from_millis(100_000);
+        for start_time in [Duration::ZERO, Duration::from_secs(1)] {
+            let policy = Policy {
+                start_time,
+                lifetime: Some(Duration::from_secs(5)),
+                ..POLICY
+            };
+            let old = Machine::found(Moment::from_millis(90_000), false, &policy, now);
+            assert_eq!(old.state(), State::Running);
+            assert_eq!(old.deadline(), Some(Moment::from_millis(95_000)));
+            let (stopping, action) = old.step(Event::Due, now, &policy);
+            assert_eq!(stopping.state(), State::Stopping);
+            assert_eq!(action, Some(Action::Terminate));
+        }
     }
 
     /// What an instance is to anybody who looks from outside.
