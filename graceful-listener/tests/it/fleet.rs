@@ -3,6 +3,7 @@
 mod fixture;
 
 mod check;
+mod clock;
 mod command_line;
 mod commands;
 mod faults;
