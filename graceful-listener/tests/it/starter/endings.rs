@@ -70,7 +70,7 @@ fn what_an_old_worker_leaves_is_killed_in_the_end() {
     let log = daemon.wait_for_log("1 leaves");
     let helper = number_after(&log, "1 leaves ");
     daemon.signal(Signal::SIGHUP);
-    let log = daemon.wait_for_log("old worker");
+    let log = daemon.wait_for_log(" died, status:");
     // It may have something to finish.
     assert!(is_running(helper) || log.contains("sending KILL"), "{log}");
     daemon.wait_for_log("has started has not ended in time, sending KILL to it");
@@ -90,7 +90,7 @@ fn what_an_old_worker_leaves_keeps_nobody_awake() {
         .start();
     daemon.wait_for_generations(&[1]);
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_log("old worker");
+    daemon.wait_for_log(" died, status:");
     let switches = || {
         let of = |key| proc_status(daemon.pid(), key);
         (
@@ -118,7 +118,7 @@ fn what_a_worker_leaves_is_told_and_waited_for_at_the_stop() {
         .start();
     daemon.wait_for_log("helping");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_log("old worker");
+    daemon.wait_for_log(" died, status:");
     daemon.wait_for_logs("helping", 2);
     let log = daemon.stop();
     assert_eq!(log.matches("left last").count(), 2, "{log}");

@@ -281,27 +281,13 @@ fn descendant_whose_parent_is_gone_is_known_by_its_process_group() {
 
 #[test]
 fn worker_that_has_ended_when_its_readiness_is_heard_has_failed() {
-    let daemon = Start::new(Program::Ours)
-        .files()
-        .options(["--wait-ready", "--retry-delay=600", "--retry-max-delay=600"])
-        .shell(
-            "if [ $SERVER_STARTER_GENERATION = 1 ]; then systemd-notify --ready; exec sleep 600; fi; \
-             until [ -e go ]; do sleep 0.05; done; systemd-notify --no-block --ready; exit 3",
-        );
-    if !child::has("systemd-notify") {
-        return;
-    }
-    let daemon = daemon.start();
+    let daemon = start("ready", &["--wait-ready"]);
     daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "await=go ready end");
     daemon.signal(Signal::SIGHUP);
     let log = daemon.wait_for_logs("starting new worker", 2);
-    let worker: i32 = log
-        .rsplit_once("starting new worker ")
-        .unwrap()
-        .1
-        .trim()
-        .parse()
-        .unwrap();
+    let worker = log.rsplit_once("starting new worker ").unwrap().1;
+    let worker: i32 = worker.lines().next().unwrap().parse().unwrap();
     // Both are there to be seen at once.
     daemon.signal(Signal::SIGSTOP);
     daemon.write("go", "");
@@ -310,6 +296,7 @@ fn worker_that_has_ended_when_its_readiness_is_heard_has_failed() {
     });
     daemon.signal(Signal::SIGCONT);
     let log = daemon.wait_for_log("generation 2 failed: exited with code 3");
+    assert!(log.contains(&format!("worker {worker} is ready")), "{log}");
     assert!(!log.contains("now running"), "{log}");
     assert_eq!(daemon.generations(), [1]);
 }

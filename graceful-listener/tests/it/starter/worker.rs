@@ -61,6 +61,7 @@ fn play() {
     let mode = fs::read_to_string("mode").unwrap_or_default();
     let mut ready = false;
     let mut leave = true;
+    let mut end = false;
     for order in mode.split_whitespace() {
         let (verb, object) = order.split_once('=').unwrap_or((order, ""));
         match verb {
@@ -72,6 +73,12 @@ fn play() {
             "crash" => process::abort(),
             "ready" => ready = true,
             "stay" => leave = false,
+            "end" => end = true,
+            "await" => {
+                while !fs::exists(object).unwrap() {
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
             "say" => say!("{object}"),
             other => panic!("no order {other}"),
         }
@@ -88,6 +95,9 @@ fn play() {
             .ready()
             .status(&format!("generation {generation} is well"));
         Notifier::from_env().unwrap().send(&message).unwrap();
+    }
+    if end {
+        process::exit(3);
     }
     for signal in &mut signals {
         let name = match signal {
