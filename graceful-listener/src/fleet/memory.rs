@@ -1,4 +1,5 @@
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use super::state::State;
 
 /// What a supervisor has to know of a program after it was killed: how far it had
 /// come with the wishes of its masters.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Hash, Serialize)]
 pub(crate) struct Memory {
     /// The start of the machine for which this holds.
     pub(crate) boot: String,
@@ -24,6 +25,13 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// Returns a number that another memory does not have, as far as can be told.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// Writes it down; who reads it finds the old one or the new one.
     pub(crate) fn write(&self, run: &Path, program: &str) -> io::Result<()> {
         let path = path(run, program);

@@ -39,8 +39,8 @@ pub(crate) struct Program {
     pub(crate) sockets: Sockets,
     /// When it could not be written down what a supervisor after us has to know.
     remember_at: Option<Moment>,
-    /// What was written down last.
-    remembered: Memory,
+    /// What was written down last, in short.
+    remembered: u64,
 }
 
 impl Program {
@@ -68,7 +68,7 @@ impl Program {
             log: None,
             sockets: Sockets::default(),
             remember_at: Some(Moment::now()),
-            remembered: Memory::default(),
+            remembered: 0,
         }
     }
 
@@ -192,6 +192,10 @@ impl Program {
         let whole = highest.unwrap_or(0) == count
             && usize::try_from(count).is_ok_and(|count| count <= self.instances.len());
         if !down && !whole {
+            // Most programs are of one instance, and there are many programs.
+            let room = usize::try_from(count).unwrap_or(0);
+            self.instances
+                .reserve_exact(room.saturating_sub(self.instances.len()));
             let missing = self.places(count, |_| true);
             let missing = (0..count).zip(missing).filter(|(_, is_there)| !is_there);
             for (index, _) in missing {
@@ -512,11 +516,12 @@ impl Program {
     pub(crate) fn write_memory(&mut self, host: &Host) {
         self.remember_at = None;
         let memory = self.memory(&host.boot);
-        if memory == self.remembered {
+        let digest = memory.digest();
+        if digest == self.remembered {
             return;
         }
         match memory.write(&host.run, &self.name) {
-            Ok(()) => self.remembered = memory,
+            Ok(()) => self.remembered = digest,
             Err(error) => {
                 host.log.line(format_args!(
                     "{}: failed to write down its state in {}: {}",

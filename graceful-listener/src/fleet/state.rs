@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::moment::Moment;
 
 /// Where an instance of a program stands, in the words of supervisord.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub(crate) enum State {
     /// Nothing runs: it is not wanted, or waits for its turn to be started.

@@ -325,8 +325,14 @@ fn job_that_ended_while_nobody_looked_is_not_done_again() {
     fleet.kill();
     kill(Pid::from_raw(before[0].cast_signed()), Signal::SIGKILL).unwrap();
     wait_for_end(before[0]);
+    // It may still be there for its new parent to reap; here it is gone for sure.
+    let file = &fleet.pid_files()[0];
+    let text = fs::read_to_string(file).unwrap();
+    fs::write(file, text.replace("\nstart ", "\nstart 1")).unwrap();
     fleet.start();
     fleet.wait_for("job", &["EXITED"]);
+    let exit = &fleet.program_status("job")["instances"][0]["exit"];
+    assert_eq!(exit, "ended while no supervisor ran");
     assert!(fleet.children().is_empty());
 }
 
