@@ -18,11 +18,7 @@ impl SmallDisk {
             .output()
             .is_ok_and(|output| output.status.success());
         if !mounted {
-            assert!(
-                std::env::var_os("TEST_REQUIRE_ALL").is_none(),
-                "no file system can be mounted"
-            );
-            eprintln!("left out: no file system can be mounted");
+            crate::child::left_out("no file system can be mounted");
         }
         mounted.then(|| Self { path: path.into() })
     }

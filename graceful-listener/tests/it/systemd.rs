@@ -63,7 +63,7 @@ fn systemd_follows_an_upgrade_and_feeds_on() {
     let probe = namespaces().arg("mount -t tmpfs tmpfs /run").output();
     let can = probe.is_ok_and(|output| output.status.success());
     if !can || !Path::new(SYSTEMD).exists() {
-        eprintln!("left out: no namespaces can be made here, or systemd is not installed");
+        crate::child::left_out("no namespaces can be made here, or systemd is not installed");
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -82,7 +82,7 @@ fn systemd_follows_an_upgrade_and_feeds_on() {
     let seen = String::from_utf8_lossy(&output.stdout);
     if seen == "no manager\n" {
         // It wants control groups, which are root's.
-        eprintln!("left out: systemd does not start here");
+        crate::child::left_out("systemd does not start here");
         return;
     }
     assert_eq!(

@@ -627,7 +627,7 @@ fn first_process_of_a_container_is_not_replaced() {
         .args(["--user", "--map-root-user", "--pid", "--fork", "true"])
         .output();
     if !probe.is_ok_and(|output| output.status.success()) {
-        eprintln!("left out: no new pid namespace can be made here");
+        child::left_out("no new pid namespace can be made here");
         return;
     }
     let role = Service::command();

@@ -179,7 +179,7 @@ fn without_inotify_it_is_looked_every_second() {
         .output()
         .is_ok_and(|output| output.status.success());
     if !allowed {
-        eprintln!("left out: user namespaces are not to be had");
+        crate::child::left_out("user namespaces are not to be had");
         return;
     }
     fleet.start_by(

@@ -136,7 +136,7 @@ fn program_has_the_three_standard_streams_and_nothing_else() {
 #[test]
 fn user_and_group_are_assumed() {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("left out: only root can become another user");
+        crate::child::left_out("only root can become another user");
         return;
     }
     let fleet = Fleet::with(

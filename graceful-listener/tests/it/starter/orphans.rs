@@ -30,7 +30,7 @@ fn can_adopt() -> bool {
     let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     let can = nix::unistd::geteuid().is_root() || matches!(scope.trim(), "" | "0");
     if !can {
-        eprintln!("left out: this user may not trace its own processes");
+        crate::child::left_out("this user may not trace its own processes");
     }
     can
 }

@@ -352,7 +352,7 @@ fn host_name_is_bound_on_ipv4_only() {
             );
         });
     } else {
-        eprintln!("left out: no host name has IPv6 addresses alone here");
+        crate::child::left_out("no host name has IPv6 addresses alone here");
     }
 }
 

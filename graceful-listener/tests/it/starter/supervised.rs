@@ -342,7 +342,7 @@ fn mask_is_set_for_super_daemon_and_worker() {
 #[test]
 fn user_and_group_are_assumed_when_the_sockets_are_open() {
     if !geteuid().is_root() {
-        eprintln!("left out: only root can become another user");
+        child::left_out("only root can become another user");
         return;
     }
     let start = Start::new(Program::Ours)
@@ -399,7 +399,7 @@ fn user_and_group_are_assumed_when_the_sockets_are_open() {
 #[test]
 fn group_alone_is_assumed_too() {
     if !geteuid().is_root() {
-        eprintln!("left out: only root can become another user");
+        child::left_out("only root can become another user");
         return;
     }
     let daemon = Start::new(Program::Ours)
@@ -434,7 +434,7 @@ fn unknown_user_or_group_is_refused_before_anything_is_opened() {
 #[test]
 fn status_file_that_the_user_cannot_write_is_told_at_the_start() {
     if !geteuid().is_root() {
-        eprintln!("left out: only root can become another user");
+        child::left_out("only root can become another user");
         return;
     }
     let start = Start::new(Program::Ours)
@@ -453,7 +453,7 @@ fn control_group(name: &str) -> Option<String> {
     let parent = root.map(|root| format!("{root}/graceful-listener-test-{own}-{name}"));
     let parent = parent.filter(|parent| fs::create_dir(parent).is_ok());
     if parent.is_none() {
-        eprintln!("left out: no control group can be made here");
+        child::left_out("no control group can be made here");
     }
     parent
 }
