@@ -69,11 +69,13 @@ impl Watch {
     pub(crate) fn wait(&self, deadline: Option<Moment>, events: &mut Vec<Event>) -> io::Result<()> {
         events.clear();
         let mut ready = [EpollEvent::empty(); 64];
-        let count = match self.epoll.wait(&mut ready, timeout(deadline)) {
-            Ok(count) => count,
-            // A stopped and continued process sees this.
-            Err(Errno::EINTR) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        let count = loop {
+            match self.epoll.wait(&mut ready, timeout(deadline)) {
+                Ok(count) => break count,
+                // A stopped and continued process sees this.
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         };
         for event in &ready[..count] {
             if event.data() == SIGNALS {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, is_running};
+use super::daemon::{Daemon, Program, Start, is_running, proc_status};
 use crate::child;
 
 fn start(mode: &str, options: &[&str]) -> Daemon {
@@ -290,6 +290,10 @@ fn worker_that_has_ended_when_its_readiness_is_heard_has_failed() {
     let worker: i32 = worker.lines().next().unwrap().parse().unwrap();
     // Both are there to be seen at once.
     daemon.signal(Signal::SIGSTOP);
+    daemon.wait("it to stand still", || {
+        let state = proc_status(daemon.pid(), "State");
+        state.starts_with('T').then_some(())
+    });
     daemon.write("go", "");
     daemon.wait("the end of the worker", || {
         (!is_running(worker)).then_some(())
