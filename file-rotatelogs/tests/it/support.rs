@@ -150,7 +150,7 @@ pub(crate) fn contents(path: &Path) -> Vec<u8> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("gz") => {
             let mut plain = Vec::new();
-            std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&*bytes), &mut plain)
+            io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&*bytes), &mut plain)
                 .unwrap_or_else(|error| panic!("{path:?} is no gzip file: {error}"));
             plain
         }
