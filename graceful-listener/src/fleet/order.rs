@@ -124,6 +124,17 @@ mod tests {
     }
 
     #[test]
+    fn those_that_waited_for_the_same_one_follow_by_priority() {
+        let programs = [
+            ("a", 2, &["db"][..]),
+            ("b", 1, &["db"]),
+            ("db", 5, &[]),
+            ("z", 0, &[]),
+        ];
+        assert_eq!(ordered(&programs).unwrap(), ["z", "db", "b", "a"]);
+    }
+
+    #[test]
     fn dependency_that_is_not_there_holds_nobodys_place() {
         assert_eq!(ordered(&[("web", 1, &["gone"][..])]).unwrap(), ["web"]);
     }
