@@ -13,6 +13,7 @@ use nix::libc::{self, c_int, c_uint, pid_t};
 pub(crate) use self::cgroup::Cgroup;
 pub(crate) use self::exit::Exit;
 pub(crate) use self::identity::{Certificate, Identity, boot_id};
+pub(crate) use self::leftovers::Leftovers;
 pub(crate) use self::limit::{Limit, Value};
 pub(crate) use self::lineage::lineage;
 pub(crate) use self::signal::{Signal, UnknownSignal};
@@ -22,6 +23,7 @@ pub(crate) use crate::detach::{Side, detach};
 mod cgroup;
 mod exit;
 mod identity;
+mod leftovers;
 mod limit;
 mod lineage;
 mod signal;
@@ -91,6 +93,16 @@ impl Process {
             }
         }
         self.signal(signal)
+    }
+
+    /// Kills the process and everything it has started: its control group if it has
+    /// one, and its process group.
+    pub(crate) fn kill_all(&self, cgroup: Option<&Cgroup>) -> io::Result<()> {
+        let killed = cgroup.is_some_and(|cgroup| cgroup.kill().is_ok());
+        match self.signal_group(Signal::KILL) {
+            Err(_) if killed => Ok(()),
+            other => other,
+        }
     }
 
     /// Returns true if processes are left in the group that the process led, also

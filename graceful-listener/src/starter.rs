@@ -13,7 +13,7 @@ use crate::moment::Moment;
 use crate::notify::NotifyReceiver;
 use crate::pid_file::PidFile;
 use crate::process::{
-    Cgroup, Exit, Process, Reaped, Signal, Spawn, SpawnError, Step, reap_stranger,
+    Cgroup, Exit, Leftovers, Process, Reaped, Signal, Spawn, SpawnError, Step, reap_stranger,
 };
 use crate::sockets::Sockets;
 use crate::succession::{Invocation, Trial};
@@ -22,7 +22,6 @@ use crate::watch::{Event, Watch};
 use self::activation::Activation;
 use self::environment::Environment;
 pub(crate) use self::handover::RESUME;
-use self::leftovers::Leftovers;
 use self::options::Options;
 use self::record::Record;
 use self::status_file::StatusFile;
@@ -36,7 +35,6 @@ mod boot;
 mod control;
 mod environment;
 mod handover;
-mod leftovers;
 mod options;
 mod orphans;
 mod output;
@@ -573,7 +571,9 @@ impl Starter {
     fn look_after_what_is_left(&mut self, worker: Worker) {
         // A process that has ended is there to be seen for ever.
         let _ = self.watch.remove(&worker.process);
-        let left = Leftovers::of(worker, self.options.stop_timeout);
+        let grace = self.options.stop_timeout;
+        let kill_at = worker.kill_at.or(grace.map(|grace| Moment::now() + grace));
+        let left = Leftovers::of(worker.process, worker.cgroup, kill_at);
         if let Some(left) = left.as_ref().filter(|_| self.stopping) {
             left.signal_strays(self.options.signal_on_term);
         }

@@ -22,6 +22,18 @@ impl Cgroup {
         }
     }
 
+    /// Creates a group below `parent` that nobody has yet, called `stem` and a number.
+    pub(crate) fn create_new(parent: &Path, stem: &str) -> io::Result<Self> {
+        let mut number = 0_u64;
+        loop {
+            let path = parent.join(format!("{stem}-{number}"));
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                made => return made.map(|()| Self { path }),
+            }
+        }
+    }
+
     /// Goes on holding a group that exists.
     pub(crate) const fn from_path(path: PathBuf) -> Self {
         Self { path }
@@ -40,7 +52,10 @@ impl Cgroup {
 
     /// Removes the group, if nothing is in it any more.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        fs::remove_dir(&self.path)
+        match fs::remove_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     /// Returns the ids of the processes in it.

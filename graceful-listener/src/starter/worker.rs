@@ -59,16 +59,10 @@ impl Worker {
         sent.and_then(|()| self.process.signal(Signal::CONT))
     }
 
-    /// Kills the worker and everything it has started: its control group if it
-    /// has one, else its process group.
+    /// Kills the worker and everything it has started.
     pub(crate) fn kill(&mut self) -> io::Result<()> {
         self.kill_at = None;
-        if let Some(cgroup) = &self.cgroup
-            && cgroup.kill().is_ok()
-        {
-            return Ok(());
-        }
-        self.process.signal_group(Signal::KILL)
+        self.process.kill_all(self.cgroup.as_ref())
     }
 
     /// Reaps the worker if it has ended.

@@ -10,6 +10,7 @@
 )]
 
 mod child;
+mod control_group;
 
 mod daemonize;
 mod drain;

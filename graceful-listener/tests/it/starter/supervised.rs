@@ -12,6 +12,7 @@ use nix::unistd::{Pid, geteuid};
 
 use super::daemon::{Daemon, Program, Start, is_running, proc_status, stderr, wait_for};
 use crate::child;
+use crate::control_group::ControlGroup;
 
 /// Plays systemd: receives what `NOTIFY_SOCKET` is told.
 struct Manager {
@@ -445,26 +446,14 @@ fn status_file_that_the_user_cannot_write_is_told_at_the_start() {
     assert!(stderr(&output).contains("status"), "{}", stderr(&output));
 }
 
-fn control_group(name: &str) -> Option<String> {
-    let root = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-        .into_iter()
-        .find(|root| fs::metadata(format!("{root}/cgroup.procs")).is_ok());
-    let own = std::process::id();
-    let parent = root.map(|root| format!("{root}/graceful-listener-test-{own}-{name}"));
-    let parent = parent.filter(|parent| fs::create_dir(parent).is_ok());
-    if parent.is_none() {
-        child::left_out("no control group can be made here");
-    }
-    parent
-}
-
 #[test]
 fn who_has_left_the_process_group_is_told_by_the_control_group() {
-    let Some(parent) = control_group("strays") else {
+    let Some(group) = ControlGroup::new("strays") else {
         return;
     };
+    let parent = group.path();
     let mut daemon = Start::new(Program::Ours)
-        .options(["--interval=0", &format!("--cgroup={parent}")])
+        .options(["--interval=0", &format!("--cgroup={}", parent.display())])
         .file(
             "stray",
             "trap 'echo stray told; exit' TERM; echo astray; while :; do sleep 0.1; done",
@@ -475,20 +464,21 @@ fn who_has_left_the_process_group_is_told_by_the_control_group() {
     let log = daemon.stop();
     assert!(log.contains("stray told"), "{log}");
     assert!(!log.contains("KILL"), "{log}");
-    fs::remove_dir(&parent).unwrap();
+    fs::remove_dir(parent).unwrap();
 }
 
 #[test]
 fn each_generation_has_a_control_group_which_ends_with_it() {
-    let Some(parent) = control_group("ends") else {
+    let Some(group) = ControlGroup::new("ends") else {
         return;
     };
+    let parent = group.path();
     // Its helper has left the process group, but cannot leave the control group.
     let mut daemon = Start::new(Program::Ours)
         .options([
             "--interval=0",
             "--stop-timeout=0.3",
-            &format!("--cgroup={parent}"),
+            &format!("--cgroup={}", parent.display()),
         ])
         .shell("trap '' TERM; setsid sleep 603 & echo helper $!; while :; do sleep 0.1; done")
         .start();
@@ -503,15 +493,7 @@ fn each_generation_has_a_control_group_which_ends_with_it() {
     let log = daemon.stop();
     assert!(log.contains("sending KILL"), "{log}");
     wait_for("the helper's end", || (!is_running(helper)).then_some(()));
-    let left = || {
-        fs::read_dir(&parent)
-            .unwrap()
-            .flatten()
-            .filter(|entry| entry.path().is_dir())
-            .count()
-    };
-    assert_eq!(left(), 0, "a control group is left behind");
-    fs::remove_dir(&parent).unwrap();
+    assert!(group.below().is_empty(), "a control group is left behind");
 }
 
 #[test]

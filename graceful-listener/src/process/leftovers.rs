@@ -1,0 +1,114 @@
+use std::io;
+
+use nix::libc::pid_t;
+
+use super::{Cgroup, Process, Signal, lineage};
+use crate::moment::Moment;
+
+/// What a process that has ended has left behind: others of its group, or the
+/// control group it was in.
+#[derive(Debug)]
+pub(crate) struct Leftovers {
+    pid: pid_t,
+    /// Not known if it had ended before anybody looked.
+    process: Option<Process>,
+    cgroup: Option<Cgroup>,
+    /// When they are killed if they have not ended by then.
+    pub(crate) kill_at: Option<Moment>,
+    /// How often it was found that something lives.
+    looks: u32,
+}
+
+impl Leftovers {
+    /// Takes note of what a process that has ended may have left.
+    pub(crate) const fn new(
+        pid: pid_t,
+        process: Option<Process>,
+        cgroup: Option<Cgroup>,
+        kill_at: Option<Moment>,
+    ) -> Self {
+        Self {
+            pid,
+            process,
+            cgroup,
+            kill_at,
+            looks: 0,
+        }
+    }
+
+    /// Takes note of a process that is reaped; `None` if nothing of it is left.
+    pub(crate) fn of(
+        process: Process,
+        cgroup: Option<Cgroup>,
+        kill_at: Option<Moment>,
+    ) -> Option<Self> {
+        let mut left = Self::new(process.pid(), Some(process), cgroup, kill_at);
+        (!left.are_gone()).then_some(left)
+    }
+
+    pub(crate) const fn pid(&self) -> pid_t {
+        self.pid
+    }
+
+    pub(crate) const fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    pub(crate) const fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
+    }
+
+    /// Looks whether anything is left, and removes the control group if not.
+    pub(crate) fn are_gone(&mut self) -> bool {
+        self.looks = self.looks.saturating_add(1);
+        match &self.cgroup {
+            Some(cgroup) => cgroup.remove().is_ok(),
+            None => !self.process.as_ref().is_some_and(Process::has_group),
+        }
+    }
+
+    /// Returns true if they may be about to end: it is worth to look again soon.
+    pub(crate) const fn are_fresh(&self) -> bool {
+        self.looks < MANY_LOOKS
+    }
+
+    /// Returns true if all there is may be the process itself, which its parent has
+    /// not reaped: it is a group of its own.
+    pub(crate) fn are_a_zombie(&self) -> bool {
+        let unreaped = |process: &Process| !process.is_reaped();
+        self.cgroup.is_none() && self.process.as_ref().is_some_and(unreaped)
+    }
+
+    /// Signals all of them. It fails only for those that have ended already.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            let _ = process.signal_group(signal);
+        }
+        self.signal_strays(signal);
+    }
+
+    /// Signals those that have left the process group, but not the control group.
+    pub(crate) fn signal_strays(&self, signal: Signal) {
+        let members = self.cgroup.as_ref().map(Cgroup::members);
+        for pid in members.into_iter().flatten() {
+            let group = lineage(pid).next().map(|(_, group)| group);
+            if group != Some(self.pid)
+                && let Ok(stray) = Process::from_stranger(pid)
+            {
+                let _ = stray.signal(signal);
+            }
+        }
+    }
+
+    /// Kills all of them.
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
+        (self.kill_at, self.looks) = (None, 0);
+        match (&self.cgroup, &self.process) {
+            (Some(cgroup), _) => cgroup.kill(),
+            (None, Some(process)) => process.signal_group(Signal::KILL),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+const MANY_LOOKS: u32 = 50;
