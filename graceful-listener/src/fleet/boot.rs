@@ -31,7 +31,7 @@ use crate::manager::Manager;
 use crate::moment::Moment;
 use crate::notify::{Notifier, NotifyMessage, NotifyReceiver};
 use crate::pid_file::PidFile;
-use crate::process::{Identity, Process, Signal, boot_id};
+use crate::process::{Cgroup, Identity, Leftovers, Process, Signal, boot_id};
 use crate::succession::Invocation;
 use crate::watch::Watch;
 
@@ -85,6 +85,7 @@ impl Supervisor {
             variables: crate::variables::inherited(),
             null,
             notify: notify.name().to_owned(),
+            cgroup: Cgroup::delegated(),
             boot,
             changed: true.into(),
         };
@@ -122,6 +123,12 @@ impl Supervisor {
             upgraded: Vec::new(),
             trial: None,
         };
+        if let Some(cgroup) = &supervisor.host.cgroup {
+            supervisor.host.log.line(format_args!(
+                "each process gets a control group in {}",
+                cgroup.display()
+            ));
+        }
         match record {
             Some(record) => supervisor.take_up(record)?,
             None => {
@@ -156,15 +163,16 @@ impl Supervisor {
             let found = fs::read_to_string(&path).and_then(|text| {
                 let (identity, rest) = Identity::parse(&text).ok_or(io::ErrorKind::InvalidData)?;
                 let note = Note::parse(rest).ok_or(io::ErrorKind::InvalidData)?;
-                Ok((identity.find()?, note))
+                Ok((identity.find()?, identity, note))
             });
             match found {
-                Ok((Some(process), note)) => {
+                Ok((Some(process), _, note)) => {
                     adopted += 1;
                     self.adopt_process(process, &note);
                 }
-                Ok((None, note)) => {
+                Ok((None, identity, note)) => {
                     drop(fs::remove_file(&path));
+                    self.end_rest(&identity, &note);
                     gone.push(note);
                 }
                 Err(error) => self.host.log.line(format_args!(
@@ -225,7 +233,7 @@ impl Supervisor {
                 "process {pid} is of program {}, of which nothing else is known: sending TERM to it",
                 note.program
             ));
-            self.end_stranger(process);
+            self.end_stranger(process, note.cgroup());
             return;
         };
         let recipe = Rc::clone(&program.recipe);
@@ -256,10 +264,25 @@ impl Supervisor {
         }
     }
 
-    fn end_stranger(&mut self, process: Process) {
+    fn end_stranger(&mut self, process: Process, cgroup: Option<Cgroup>) {
         // It fails only for one that has ended already.
         let _ = process.signal_group(Signal::TERM);
-        self.leftovers.push((process, Moment::now() + STRANGER));
+        let kill_at = Some(Moment::now() + STRANGER);
+        self.leftovers
+            .extend(Leftovers::of(process, cgroup, kill_at));
+    }
+
+    /// Ends what a process has left that ended while nobody looked.
+    fn end_rest(&mut self, identity: &Identity, note: &Note) {
+        let Some(cgroup) = note.cgroup().filter(|_| identity.boot == self.host.boot) else {
+            return;
+        };
+        let kill_at = Some(Moment::now() + STRANGER);
+        let mut left = Leftovers::new(identity.pid, None, Some(cgroup), kill_at);
+        if !left.are_gone() {
+            left.signal_strays(Signal::TERM);
+            self.leftovers.push(left);
+        }
     }
 
     /// A process has ended while nobody looked: how, is not known.
@@ -327,5 +350,5 @@ const WATCHED_SIGNALS: [Signal; 11] = [
 ];
 /// Where programs tell that they are ready.
 pub(super) const NOTIFY_FILE: &str = "notify";
-/// What a process has to end that no program is known for.
+/// What those have to end that no program is known for.
 const STRANGER: Duration = Duration::from_secs(10);

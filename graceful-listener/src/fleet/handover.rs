@@ -18,7 +18,7 @@ use crate::failure::{Failure, reason};
 use crate::log_command::LogCommand;
 use crate::moment::Moment;
 use crate::ports::PortName;
-use crate::process::Process;
+use crate::process::{Cgroup, Leftovers, Process};
 use crate::sockets::{Held, SocketFile};
 use crate::succession::{self, Succession, Verdict, refusal};
 
@@ -91,6 +91,8 @@ struct InstanceRecord {
     pid: Option<i32>,
     /// It was not started by this supervisor, but adopted.
     adopted: bool,
+    #[serde(default)]
+    cgroup: Option<PathBuf>,
     starts: u64,
     since: u64,
     ready: bool,
@@ -103,8 +105,10 @@ struct InstanceRecord {
 #[derive(Debug, Deserialize, Serialize)]
 struct LeftoverRecord {
     pid: i32,
-    pidfd: RawFd,
-    at: Moment,
+    pidfd: Option<RawFd>,
+    #[serde(default)]
+    cgroup: Option<PathBuf>,
+    at: Option<Moment>,
 }
 
 impl Supervisor {
@@ -160,7 +164,8 @@ impl Supervisor {
             self.invocation.program.display()
         ));
         let mut kept: Vec<BorrowedFd<'_>> = vec![self.lock.as_fd(), self.notify.as_fd()];
-        kept.extend(self.leftovers.iter().map(|(process, _)| process.as_fd()));
+        let left = self.leftovers.iter().filter_map(Leftovers::process);
+        kept.extend(left.map(AsFd::as_fd));
         for program in &self.programs {
             kept.extend(program.sockets.iter().map(|held| held.fd.as_fd()));
         }
@@ -192,15 +197,7 @@ impl Supervisor {
                 .iter()
                 .map(|program| program.record(&self.host.boot))
                 .collect(),
-            leftovers: self
-                .leftovers
-                .iter()
-                .map(|(process, at)| LeftoverRecord {
-                    pid: process.pid(),
-                    pidfd: process.as_fd().as_raw_fd(),
-                    at: *at,
-                })
-                .collect(),
+            leftovers: self.leftovers.iter().map(LeftoverRecord::new).collect(),
         }
     }
 
@@ -212,10 +209,7 @@ impl Supervisor {
             self.take_up_program(program)?;
         }
         for leftover in record.leftovers {
-            if let Ok(pidfd) = descriptor::inherited(leftover.pidfd) {
-                let process = Process::from_inherited(leftover.pid, pidfd);
-                self.leftovers.push((process, leftover.at));
-            }
+            self.leftovers.push(leftover.take_up());
         }
         self.host.log.line(format_args!(
             "fleet {} goes on after {}",
@@ -273,6 +267,10 @@ impl Supervisor {
                             record.index,
                             reason(&error)
                         ));
+                        let kill_at = Moment::now() + instance.recipe.policy.stop_time;
+                        let cgroup = instance.cgroup.take();
+                        let left = Leftovers::new(pid, None, cgroup, Some(kill_at));
+                        self.leftovers.push(left);
                         instance.lose(&program.name, &self.host);
                     }
                 }
@@ -328,6 +326,7 @@ impl Instance {
                 .process
                 .as_ref()
                 .is_some_and(|process| !process.is_child()),
+            cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
             starts: self.starts,
             since: self.since,
             ready: self.ready,
@@ -341,6 +340,7 @@ impl Instance {
     fn take_up(&mut self, record: &InstanceRecord) {
         self.machine = record.machine;
         self.retired = record.retired;
+        self.cgroup = record.cgroup.clone().map(Cgroup::from_path);
         self.starts = record.starts;
         self.since = record.since;
         self.ready = record.ready;
@@ -348,6 +348,24 @@ impl Instance {
         self.accepted = record.accepted;
         self.output.clone_from(&record.output);
         self.mark = record.mark;
+    }
+}
+
+impl LeftoverRecord {
+    fn new(left: &Leftovers) -> Self {
+        Self {
+            pid: left.pid(),
+            pidfd: left.process().map(|process| process.as_fd().as_raw_fd()),
+            cgroup: left.cgroup().map(|cgroup| cgroup.path().to_owned()),
+            at: left.kill_at,
+        }
+    }
+
+    fn take_up(self) -> Leftovers {
+        let pidfd = self.pidfd.and_then(|fd| descriptor::inherited(fd).ok());
+        let process = pidfd.map(|pidfd| Process::from_inherited(self.pid, pidfd));
+        let cgroup = self.cgroup.map(Cgroup::from_path);
+        Leftovers::new(self.pid, process, cgroup, self.at)
     }
 }
 

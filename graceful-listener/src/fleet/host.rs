@@ -3,7 +3,9 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
 
+use crate::failure::reason;
 use crate::log::Log;
+use crate::process::Cgroup;
 use crate::variables::Variables;
 use crate::watch::Watch;
 
@@ -24,8 +26,30 @@ pub(crate) struct Host {
     pub(crate) null: File,
     /// What `NOTIFY_SOCKET` is set to.
     pub(crate) notify: OsString,
+    /// The control group below which each process gets one of its own, if it was
+    /// handed to us.
+    pub(crate) cgroup: Option<PathBuf>,
     /// The start of the machine.
     pub(crate) boot: String,
     /// Something has changed that the status file does not show yet.
     pub(crate) changed: Cell<bool>,
+}
+
+impl Host {
+    /// Makes a control group for a process, if we may.
+    pub(crate) fn cgroup_for(&self, program: &str, index: u32) -> Option<Cgroup> {
+        let parent = self.cgroup.as_ref()?;
+        // What the process before it has left may still be in a group of its own.
+        match Cgroup::create_new(parent, &format!("fleet-{program}.{index}")) {
+            Ok(cgroup) => Some(cgroup),
+            Err(error) => {
+                self.log.line(format_args!(
+                    "{program}:{index}: failed to make a control group in {}: {}; it runs without",
+                    parent.display(),
+                    reason(&error)
+                ));
+                None
+            }
+        }
+    }
 }

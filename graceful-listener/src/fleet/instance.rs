@@ -10,7 +10,7 @@ use super::status::InstanceStatus;
 use crate::failure::reason;
 use crate::log::tail;
 use crate::moment::Moment;
-use crate::process::{Certificate, Exit, Process, Signal};
+use crate::process::{Certificate, Cgroup, Exit, Leftovers, Process, Signal};
 
 /// One of the processes that a program consists of, or the place for it.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Instance {
     pub(crate) recipe: Rc<Recipe>,
     pub(crate) machine: Machine,
     pub(crate) process: Option<Process>,
+    /// What holds the process and all that it has started.
+    pub(crate) cgroup: Option<Cgroup>,
     pub(crate) starts: u64,
     /// When the state changed last, in milliseconds since 1970.
     pub(crate) since: u64,
@@ -44,8 +46,8 @@ pub(crate) struct Instance {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) pid: i32,
-    /// Something it has started lives on, and is killed then.
-    pub(crate) leftover: Option<(Process, Moment)>,
+    /// What it has started and lives on.
+    pub(crate) left: Option<Leftovers>,
 }
 
 impl Instance {
@@ -57,6 +59,7 @@ impl Instance {
             recipe,
             machine: Machine::new(now),
             process: None,
+            cgroup: None,
             starts: 0,
             since: unix_millis(),
             ready: false,
@@ -88,6 +91,7 @@ impl Instance {
         Ok(Self {
             machine,
             process: Some(process),
+            cgroup: note.cgroup(),
             starts: 1,
             ready: note.ready,
             mark,
@@ -155,7 +159,7 @@ impl Instance {
                     "{name} has not ended within {} secs, sending KILL to it and what it has started",
                     self.recipe.policy.stop_time.as_secs_f64()
                 ));
-                process.signal_group(Signal::KILL)
+                process.kill_all(self.cgroup.as_ref())
             }
         };
         match done {
@@ -174,6 +178,7 @@ impl Instance {
     pub(crate) fn start(&mut self, program: &str, host: &Host, outlets: Outlets<'_>) {
         self.generation = outlets.generation;
         let started = Moment::now();
+        self.cgroup = host.cgroup_for(program, self.index);
         let note = self.note(program, started, false);
         let path = Note::path(&host.run, program, self.index, self.generation);
         let certificate = Certificate::prepare(&path, &note.write());
@@ -184,6 +189,7 @@ impl Instance {
             program,
             self.index,
             certificate.as_ref().ok(),
+            self.cgroup.as_ref(),
             outlets,
         );
         match made {
@@ -218,6 +224,10 @@ impl Instance {
                     certificate.discard();
                 }
                 let _ = std::fs::remove_file(&path);
+                if let Some(cgroup) = self.cgroup.take() {
+                    // Nothing is in it.
+                    let _ = cgroup.remove();
+                }
                 let event = Event::SpawnFailed { own: refusal.own };
                 self.accepted = false;
                 self.tell(event, program, host, &refusal.reason);
@@ -272,11 +282,9 @@ impl Instance {
             return None;
         }
         let now = Moment::now();
-        // While the number of its group is still its own.
-        let leftover = match process.signal_group(self.recipe.definition.stop_signal) {
-            Ok(()) => process.has_group(),
-            Err(_) => false,
-        };
+        let stop_signal = self.recipe.definition.stop_signal;
+        // While the number of its group is still its own. It fails if nothing is left.
+        let _ = process.signal_group(stop_signal);
         // Somebody else took its status; it has ended all the same.
         let exit = process.try_wait().unwrap_or(Some(Exit::Unknown))?;
         if exit == Exit::Unknown && !process.is_child() && !self.is_overdue(now, host) {
@@ -284,7 +292,6 @@ impl Instance {
         }
         self.verdict_at = None;
         let process = self.process.take()?;
-        let leftover = leftover && process.has_group();
         let _ = std::fs::remove_file(Note::path(&host.run, program, self.index, self.generation));
         self.write_at = None;
         self.ready = false;
@@ -316,10 +323,13 @@ impl Instance {
             host.log
                 .line(format_args!("{program}:{} | {line}", self.index));
         }
-        Some(Ended {
-            pid: process.pid(),
-            leftover: leftover.then(|| (process, now + self.recipe.policy.stop_time)),
-        })
+        let pid = process.pid();
+        let kill_at = now + self.recipe.policy.stop_time;
+        let left = Leftovers::of(process, self.cgroup.take(), Some(kill_at));
+        if let Some(left) = &left {
+            left.signal_strays(stop_signal);
+        }
+        Some(Ended { pid, left })
     }
 
     /// Takes note that the process is gone, and nobody knows how it ended.
@@ -376,6 +386,7 @@ impl Instance {
             index: self.index,
             generation: self.generation,
             started,
+            cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
             ready,
         }
     }

@@ -2,6 +2,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::moment::Moment;
+use crate::process::Cgroup;
 
 /// What the pid file of an instance says beside who its process is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -10,11 +11,19 @@ pub(crate) struct Note {
     pub(crate) index: u32,
     pub(crate) generation: u64,
     pub(crate) started: Moment,
+    /// The control group that holds it and what it has started.
+    pub(crate) cgroup: Option<PathBuf>,
     /// It has said that it is ready.
     pub(crate) ready: bool,
 }
 
 impl Note {
+    /// Returns the control group, if it is still there.
+    pub(crate) fn cgroup(&self) -> Option<Cgroup> {
+        let path = self.cgroup.clone()?;
+        path.exists().then(|| Cgroup::from_path(path))
+    }
+
     /// Returns the place of the pid file.
     pub(crate) fn path(run: &Path, program: &str, index: u32, generation: u64) -> PathBuf {
         run.join(format!("{program}.{index}.{generation}.{EXTENSION}"))
@@ -27,6 +36,7 @@ impl Note {
             index,
             generation,
             started,
+            cgroup,
             ready,
         } = self;
         let mut text = String::new();
@@ -36,6 +46,9 @@ impl Note {
             "program {program}\ninstance {index}\ngeneration {generation}\nstarted {}\n",
             started.as_millis()
         );
+        if let Some(cgroup) = cgroup {
+            let _ = writeln!(text, "cgroup {}", cgroup.display());
+        }
         if *ready {
             text.push_str("ready\n");
         }
@@ -48,11 +61,19 @@ impl Note {
         let (index, rest) = rest.strip_prefix("instance ")?.split_once('\n')?;
         let (generation, rest) = rest.strip_prefix("generation ")?.split_once('\n')?;
         let (started, rest) = rest.strip_prefix("started ")?.split_once('\n')?;
+        let cgroup = rest
+            .strip_prefix("cgroup ")
+            .and_then(|rest| rest.split_once('\n'));
+        let (cgroup, rest) = match cgroup {
+            Some((path, rest)) => (Some(path.into()), rest),
+            None => (None, rest),
+        };
         Some(Self {
             program: program.into(),
             index: index.parse().ok()?,
             generation: generation.parse().ok()?,
             started: Moment::from_millis(started.parse().ok()?),
+            cgroup,
             ready: rest == "ready\n",
         })
     }
@@ -71,16 +92,18 @@ mod tests {
         #[test]
         fn note_is_read_back(
             program in "[a-z][a-z0-9_.-]{0,8}", index: u32, generation: u64, started: u32, ready: bool,
+            cgroup in proptest::option::of("/[a-z/ .-]{0,12}"),
         ) {
             let note = Note {
                 program, index, generation, ready,
+                cgroup: cgroup.map(PathBuf::from),
                 started: Moment::from_millis(started.into()),
             };
             prop_assert_eq!(Note::parse(&note.write()), Some(note));
         }
 
         #[test]
-        fn no_note_panics(text in "(program |instance |\n|[a-z0-9]){0,12}") {
+        fn no_note_panics(text in "(program |instance |cgroup |\n|[a-z0-9]){0,12}") {
             let _ = Note::parse(&text);
         }
     }

@@ -15,7 +15,7 @@ use crate::account::Account;
 use crate::failure::reason;
 use crate::log_command::LogCommand;
 use crate::ports::{PortName, Ports};
-use crate::process::{Certificate, Exit, Process, Signal, Spawn, Step};
+use crate::process::{Certificate, Cgroup, Exit, Process, Signal, Spawn, Step};
 use crate::sockets::{self, PortSpec, Sockets};
 use crate::spec::Spec;
 use crate::variables::{self, Variables};
@@ -180,6 +180,7 @@ impl Recipe {
         program: &str,
         index: u32,
         certificate: Option<&Certificate>,
+        cgroup: Option<&Cgroup>,
         outlets: Outlets<'_>,
     ) -> Result<Process, Refusal> {
         let account = self.account().map_err(Refusal::own)?;
@@ -228,6 +229,7 @@ impl Recipe {
             descriptors: &descriptors,
             listen_pid: !ports.is_empty(),
             certificate,
+            cgroup,
             limits: &self.definition.limits,
             umask: self.definition.umask,
             account: account.as_ref(),
@@ -236,7 +238,7 @@ impl Recipe {
         }
         .spawn()
         .map_err(|error| {
-            let full = error.step == Step::Clone
+            let full = matches!(error.step, Step::Clone | Step::Cgroup)
                 || matches!(
                     error.error.raw_os_error(),
                     Some(libc::EMFILE | libc::ENFILE)

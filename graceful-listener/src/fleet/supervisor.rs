@@ -20,7 +20,7 @@ use crate::manager::Manager;
 use crate::moment::Moment;
 use crate::notify::NotifyReceiver;
 use crate::pid_file::PidFile;
-use crate::process::{Process, Reaped, Signal, lineage, reap_stranger};
+use crate::process::{Leftovers, Reaped, Signal, lineage, reap_stranger};
 use crate::succession::{Invocation, Trial};
 use crate::watch::Event;
 
@@ -56,8 +56,8 @@ pub(crate) struct Supervisor {
     pub(super) pending: Vec<Pending>,
     /// Answers given since old ones were removed.
     pub(super) answers: u32,
-    /// Groups whose first process has ended, and when the rest is killed.
-    pub(super) leftovers: Vec<(Process, Moment)>,
+    /// What processes that have ended have left.
+    pub(super) leftovers: Vec<Leftovers>,
     pub(super) since: u64,
     pub(super) status_at: Moment,
     pub(super) status_failed: bool,
@@ -313,7 +313,7 @@ impl Supervisor {
         }
         if let Some(ended) = program.bury(pid, &self.host) {
             self.owners.remove(&ended.pid);
-            self.leftovers.extend(ended.leftover);
+            self.leftovers.extend(ended.left);
         }
     }
 
@@ -328,23 +328,28 @@ impl Supervisor {
         while let Ok(Reaped::Stranger) = reap_stranger(ours) {}
     }
 
+    /// Looks after what processes have left, and kills what does not end in time.
     fn kill_leftovers(&mut self, now: Moment) {
-        self.leftovers.retain(|(group, at)| {
-            if *at > now {
+        self.leftovers.retain_mut(|left| {
+            let is_due = left.kill_at.is_some_and(|at| at <= now);
+            if !is_due && !is_looked_after(left, self.stopping) {
                 return true;
             }
-            if group.has_group() {
-                // One that its parent has not reaped is a group of its own.
-                if group.is_reaped() {
+            if left.are_gone() {
+                return false;
+            }
+            if is_due {
+                if !left.are_a_zombie() {
                     self.host.log.line(format_args!(
                         "sending KILL to what process {} has left",
-                        group.pid()
+                        left.pid()
                     ));
                 }
                 // It fails only if there is nothing left.
-                let _ = group.signal_group(Signal::KILL);
+                let _ = left.kill();
             }
-            false
+            // What does not even end when it is killed is left to the kernel.
+            left.kill_at.is_some() || left.are_fresh()
         });
     }
 
@@ -451,19 +456,16 @@ impl Supervisor {
             self.trial.as_ref().map(|trial| trial.deadline),
             (self.scan_programs || self.scan_inbox).then(Moment::now),
         ];
-        let leftovers = self.leftovers.iter().map(|(_, at)| {
-            // Nobody tells when the last of a group has ended.
-            if self.stopping {
-                (*at).min(Moment::now() + TICK)
-            } else {
-                *at
-            }
+        let soon = Moment::now() + TICK;
+        let leftovers = self.leftovers.iter().map(|left| {
+            let look = is_looked_after(left, self.stopping).then_some(soon);
+            left.kill_at.into_iter().chain(look).min()
         });
         fixed
             .into_iter()
             .chain(self.programs.iter().map(Program::deadline))
-            .flatten()
             .chain(leftovers)
+            .flatten()
             .min()
     }
 
@@ -517,8 +519,7 @@ impl Supervisor {
     }
 
     fn is_over(&self) -> bool {
-        self.programs.iter().all(Program::is_down)
-            && self.leftovers.iter().all(|(group, _)| !group.has_group())
+        self.programs.iter().all(Program::is_down) && self.leftovers.is_empty()
     }
 
     /// Leaves nothing behind that means something only while programs run.
@@ -531,6 +532,12 @@ impl Supervisor {
         let _ = std::fs::remove_file(self.host.run.join(super::boot::NOTIFY_FILE));
         self.host.log.line("all programs have ended");
     }
+}
+
+/// Returns true if it is to be looked soon whether they are gone, of which nobody
+/// tells: what was killed, and control groups, which are then removed.
+const fn is_looked_after(left: &Leftovers, stopping: bool) -> bool {
+    stopping || left.kill_at.is_none() || (left.cgroup().is_some() && left.are_fresh())
 }
 
 /// What the command line says.
@@ -556,7 +563,7 @@ pub(crate) fn run(options: &Options, args: Vec<OsString>) -> Result<ExitCode, Fa
 /// Keys beside process ids.
 pub(super) const NOTIFY: u64 = 1 << 32;
 pub(super) const WAKEUP: u64 = (1 << 32) + 1;
-/// How often it is looked whether groups have ended when the fleet ends.
+/// How often it is looked whether groups have ended.
 const TICK: Duration = Duration::from_millis(20);
 /// Starts made before it is looked again what else has happened.
 const BATCH: usize = 64;

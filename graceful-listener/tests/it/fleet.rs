@@ -6,6 +6,7 @@ mod check;
 mod clock;
 mod command_line;
 mod commands;
+mod control_groups;
 mod faults;
 mod generations;
 mod keys;

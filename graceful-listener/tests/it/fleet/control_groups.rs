@@ -1,0 +1,176 @@
+//! What becomes of a program's processes where the supervisor's control group was
+//! handed to it.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::fixture::{Fleet, SLEEP, shell, wait, wait_for_end};
+use crate::control_group::ControlGroup;
+use crate::process;
+
+/// A supervisor in a control group.
+fn start(fleet: &mut Fleet, group: &ControlGroup) {
+    let procs = group.path().join("cgroup.procs");
+    fleet.start_by(&format!("echo $$ > {}; exec \"$@\"", procs.display()));
+}
+
+/// A program whose helper has a session of its own and ignores TERM; `main` is what
+/// it does itself.
+fn with_helper(main: &str) -> String {
+    shell(
+        &format!(
+            "(trap '' TERM; exec setsid sleep 613) & echo $! > helper.new; mv helper.new helper; {main}"
+        ),
+        "directory = \".\"\nstop_timeout = \"300ms\"\nrestart = \"always\"",
+    )
+}
+
+fn helper(fleet: &Fleet) -> u32 {
+    let helper = fleet.wait_for_file("helper").trim().parse().unwrap();
+    fs::remove_file(fleet.path().join("helper")).unwrap();
+    fleet.wait("the helper's own session", || {
+        process::command_line(helper)
+            .starts_with(b"sleep\0")
+            .then_some(helper)
+    })
+}
+
+fn wait_until_empty(group: &ControlGroup) {
+    wait(
+        "the removal of the control groups",
+        || format!("{:?}", group.below()),
+        || group.below().is_empty().then_some(()),
+    );
+}
+
+const STUBBORN: &str = "trap '' TERM; while :; do sleep 0.1; done";
+
+#[test]
+fn stop_timeout_kills_the_whole_control_group_and_it_is_removed() {
+    let Some(group) = ControlGroup::delegated("fleet-kill") else {
+        return;
+    };
+    let mut fleet = Fleet::empty();
+    fleet.program("web", &with_helper(STUBBORN));
+    start(&mut fleet, &group);
+    let pids = fleet.wait_for("web", &["RUNNING"]);
+    let helper = helper(&fleet);
+    assert_eq!(group.below(), ["fleet-web.0-0"]);
+    fleet.command("stop-web").unwrap();
+    wait_for_end(pids[0]);
+    wait_for_end(helper);
+    wait_until_empty(&group);
+}
+
+#[test]
+fn what_a_process_leaves_in_its_control_group_is_told_and_killed() {
+    let Some(group) = ControlGroup::delegated("fleet-left") else {
+        return;
+    };
+    let mut fleet = Fleet::empty();
+    fleet.program("web", &with_helper("exec sleep 600"));
+    let told = "trap 'echo told; exit' TERM; echo up > up; while :; do sleep 0.1; done";
+    fs::write(fleet.path().join("told"), told).unwrap();
+    let definition = shell("setsid sh ./told & exec sleep 600", "directory = \".\"");
+    fleet.program("mild", &definition);
+    start(&mut fleet, &group);
+    let pids = fleet.wait_for("web", &["RUNNING"]);
+    let first = helper(&fleet);
+    // The next life has a group of its own, which is not killed with what is left.
+    kill(Pid::from_raw(pids[0].cast_signed()), Signal::SIGKILL).unwrap();
+    let second = helper(&fleet);
+    wait_for_end(first);
+    fleet.wait_for_log(&format!(
+        "sending KILL to what process {} has left",
+        pids[0]
+    ));
+    assert!(!process::is_gone(second));
+    fleet.wait_for_file("up");
+    let log = fs::File::open(fleet.path().join("log/mild.log")).unwrap();
+    fleet.stop();
+    let text = std::io::read_to_string(log).unwrap();
+    wait_for_end(second);
+    assert!(text.contains("told\n"), "{text}");
+    assert!(group.below().is_empty(), "{:?}", group.below());
+}
+
+#[test]
+fn adopted_process_is_killed_with_its_control_group() {
+    let Some(group) = ControlGroup::delegated("fleet-adopt") else {
+        return;
+    };
+    let mut fleet = Fleet::empty();
+    fleet.program("web", &with_helper(STUBBORN));
+    start(&mut fleet, &group);
+    let pids = fleet.wait_for("web", &["RUNNING"]);
+    let helper = helper(&fleet);
+    fleet.kill();
+    start(&mut fleet, &group);
+    fleet.wait_for_log("adopted 1 processes");
+    fleet.command("stop-web").unwrap();
+    wait_for_end(pids[0]);
+    wait_for_end(helper);
+    wait_until_empty(&group);
+}
+
+#[test]
+fn control_groups_are_known_after_an_upgrade() {
+    let Some(group) = ControlGroup::delegated("fleet-upgrade") else {
+        return;
+    };
+    let mut fleet = Fleet::empty();
+    fleet.program("web", &with_helper(STUBBORN));
+    start(&mut fleet, &group);
+    let pids = fleet.wait_for("web", &["RUNNING"]);
+    let helper = helper(&fleet);
+    fleet.command("upgrade").unwrap();
+    fleet.command("stop-web").unwrap();
+    wait_for_end(pids[0]);
+    wait_for_end(helper);
+    wait_until_empty(&group);
+}
+
+#[test]
+fn what_is_left_of_a_process_that_ended_without_a_supervisor_is_ended() {
+    let Some(group) = ControlGroup::delegated("fleet-gone") else {
+        return;
+    };
+    let definition = shell(
+        "setsid sleep 614 & echo $! > helper.new; mv helper.new helper; exec sleep 600",
+        "directory = \".\"\nrestart = \"always\"",
+    );
+    let mut fleet = Fleet::empty();
+    fleet.program("web", &definition);
+    start(&mut fleet, &group);
+    let pids = fleet.wait_for("web", &["RUNNING"]);
+    let first = helper(&fleet);
+    fleet.kill();
+    kill(Pid::from_raw(pids[0].cast_signed()), Signal::SIGKILL).unwrap();
+    wait_for_end(pids[0]);
+    start(&mut fleet, &group);
+    let second = helper(&fleet);
+    wait_for_end(first);
+    assert!(!process::is_gone(second));
+    fleet.stop();
+    wait_for_end(second);
+    assert!(group.below().is_empty(), "{:?}", group.below());
+}
+
+#[test]
+fn control_group_that_was_not_delegated_is_left_alone() {
+    let Some(group) = ControlGroup::new("fleet-plain") else {
+        return;
+    };
+    let mut fleet = Fleet::empty();
+    fleet.program("web", SLEEP);
+    start(&mut fleet, &group);
+    let pids = fleet.wait_for("web", &["RUNNING"]);
+    assert!(group.below().is_empty(), "{:?}", group.below());
+    let members = fs::read_to_string(group.path().join("cgroup.procs")).unwrap();
+    assert!(
+        members.lines().any(|line| line == pids[0].to_string()),
+        "{members}"
+    );
+}
