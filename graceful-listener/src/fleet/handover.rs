@@ -96,6 +96,8 @@ struct InstanceRecord {
     starts: u64,
     since: u64,
     ready: bool,
+    #[serde(default)]
+    said: Option<String>,
     exit: Option<String>,
     accepted: bool,
     output: Vec<String>,
@@ -330,6 +332,7 @@ impl Instance {
             starts: self.starts,
             since: self.since,
             ready: self.ready,
+            said: self.said.clone(),
             exit: self.exit.clone(),
             accepted: self.accepted,
             output: self.output.clone(),
@@ -344,6 +347,7 @@ impl Instance {
         self.starts = record.starts;
         self.since = record.since;
         self.ready = record.ready;
+        self.said.clone_from(&record.said);
         self.exit.clone_from(&record.exit);
         self.accepted = record.accepted;
         self.output.clone_from(&record.output);

@@ -10,6 +10,7 @@ use super::status::InstanceStatus;
 use crate::failure::reason;
 use crate::log::tail;
 use crate::moment::Moment;
+use crate::notify::NotifyMessage;
 use crate::process::{Certificate, Cgroup, Exit, Leftovers, Process, Signal};
 
 /// One of the processes that a program consists of, or the place for it.
@@ -27,6 +28,10 @@ pub(crate) struct Instance {
     /// When the state changed last, in milliseconds since 1970.
     pub(crate) since: u64,
     pub(crate) ready: bool,
+    /// What it last said of itself.
+    pub(crate) said: Option<String>,
+    /// When it was told to end.
+    told: Option<Moment>,
     /// Another generation serves: it ends for good.
     pub(crate) retired: bool,
     /// How its last process ended, or why there was none.
@@ -63,6 +68,8 @@ impl Instance {
             starts: 0,
             since: unix_millis(),
             ready: false,
+            said: None,
+            told: None,
             retired: false,
             exit: None,
             accepted: false,
@@ -148,6 +155,7 @@ impl Instance {
         let done = match action {
             None => return,
             Some(Action::Terminate) => {
+                self.told = Some(Moment::now());
                 let signal = self.recipe.definition.stop_signal;
                 // A stopped process would not see it.
                 process
@@ -155,9 +163,14 @@ impl Instance {
                     .and_then(|()| process.signal(Signal::CONT))
             }
             Some(Action::Kill) => {
+                // Its time may be longer, if it has asked for more.
+                let time = match self.told {
+                    Some(told) => told.elapsed(),
+                    None => self.recipe.policy.stop_time,
+                };
                 host.log.line(format_args!(
-                    "{name} has not ended within {} secs, sending KILL to it and what it has started",
-                    self.recipe.policy.stop_time.as_secs_f64()
+                    "{name} has not ended within {:.1} secs, sending KILL to it and what it has started",
+                    time.as_secs_f64()
                 ));
                 process.kill_all(self.cgroup.as_ref())
             }
@@ -195,7 +208,7 @@ impl Instance {
         match made {
             Ok(process) => {
                 self.starts += 1;
-                (self.exit, self.ready) = (None, false);
+                (self.exit, self.ready, self.told) = (None, false, None);
                 self.output = Vec::new();
                 if let Err(error) = certificate.and_then(|certificate| certificate.result()) {
                     host.log.line(format_args!(
@@ -243,9 +256,21 @@ impl Instance {
         self.exit = Some(why);
     }
 
-    /// Takes note that the process says it is ready.
-    pub(crate) fn hear_ready(&mut self, program: &str, host: &Host) {
-        if self.ready {
+    /// Takes note of what the process says.
+    pub(crate) fn hear(&mut self, message: &NotifyMessage, program: &str, host: &Host) {
+        if let Some(text) = message.value("STATUS")
+            && self.said.as_deref() != Some(text)
+        {
+            self.said = Some(text.into());
+            host.changed.set(true);
+        }
+        if let Some(micros) = message.value("EXTEND_TIMEOUT_USEC")
+            && let Ok(micros) = micros.parse()
+        {
+            let by = Duration::from_micros(micros);
+            self.tell(Event::Extend { by }, program, host, "");
+        }
+        if !message.is_ready() || self.ready {
             return;
         }
         self.ready = true;
@@ -294,7 +319,7 @@ impl Instance {
         let process = self.process.take()?;
         let _ = std::fs::remove_file(Note::path(&host.run, program, self.index, self.generation));
         self.write_at = None;
-        self.ready = false;
+        (self.ready, self.said) = (false, None);
         self.accepted = self.recipe.accepts(exit);
         let lived = now - self.machine.started();
         let why = format!(
@@ -374,6 +399,7 @@ impl Instance {
             pid: self.pid(),
             since: self.since,
             ready: self.ready,
+            status: self.said.clone(),
             starts: self.starts,
             exit: self.exit.clone(),
             output: self.output.clone(),

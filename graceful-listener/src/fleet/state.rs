@@ -110,6 +110,8 @@ pub(crate) enum Event {
     Ready,
     /// Its process ended, with a code that is accepted or in any other way.
     Ended { accepted: bool },
+    /// It asks for so much time, from now, to become ready or to end.
+    Extend { by: Duration },
     /// Time has passed.
     Due,
 }
@@ -274,6 +276,17 @@ impl Machine {
             Event::Ready => {
                 if self.state == State::Starting && policy.ready_time.is_some() {
                     self.run(policy);
+                }
+                None
+            }
+            Event::Extend { by } => {
+                let waits = match self.state {
+                    State::Starting => policy.ready_time.is_some(),
+                    State::Stopping => true,
+                    _ => false,
+                };
+                if waits && let Some(until) = &mut self.until {
+                    *until = (*until).max(now + by);
                 }
                 None
             }
@@ -646,6 +659,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn time_asked_for_prolongs_the_start_and_the_stop_and_shortens_nothing() {
+        let extend = |secs| Event::Extend {
+            by: Duration::from_secs(secs),
+        };
+        let slow = Policy {
+            ready_time: Some(Duration::from_secs(5)),
+            ..POLICY
+        };
+        let deadline = |policy: &Policy, more: &[(u64, Event)]| {
+            let deadline = play(policy, &after_start(more)).0.deadline();
+            deadline.map(|at| at.as_millis() - 1_000_000)
+        };
+        assert_eq!(deadline(&slow, &[(4000, extend(3))]), Some(7000));
+        assert_eq!(deadline(&slow, &[(1000, extend(3))]), Some(5000));
+        let stop = |secs| [(0, Event::Stop), (9000, extend(secs))];
+        assert_eq!(deadline(&slow, &stop(5)), Some(14_000));
+        assert_eq!(deadline(&slow, &stop(0)), Some(10_000));
+        // A start time is no patience, and what was killed is killed.
+        assert_eq!(deadline(&POLICY, &[(500, extend(3))]), Some(1000));
+        let killed = [(0, Event::Stop), (10_000, Event::Due), (0, extend(9))];
+        assert_eq!(deadline(&POLICY, &killed), None);
+        let (ready, _) = play(&slow, &after_start(&[(0, Event::Ready), (0, extend(9))]));
+        assert_eq!((ready.state(), ready.deadline()), (State::Running, None));
+    }
+
     /// What an instance is to anybody who looks from outside.
     #[derive(Debug, Default)]
     struct Model {
@@ -660,6 +699,7 @@ mod tests {
             1 => Just(Event::Stop),
             1 => Just(Event::Replace),
             1 => Just(Event::Ready),
+            1 => (0_u64..20).prop_map(|secs| Event::Extend { by: Duration::from_secs(secs) }),
             1 => any::<bool>().prop_map(|own| Event::SpawnFailed { own }),
             3 => Just(Event::Spawned),
             3 => any::<bool>().prop_map(|accepted| Event::Ended { accepted }),

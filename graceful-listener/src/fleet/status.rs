@@ -54,6 +54,9 @@ pub(crate) struct InstanceStatus {
     /// It has said that it is ready.
     #[serde(default)]
     pub(crate) ready: bool,
+    /// What it last said of itself with `STATUS=`.
+    #[serde(default)]
+    pub(crate) status: Option<String>,
     /// How often it was started.
     #[serde(default)]
     pub(crate) starts: u64,

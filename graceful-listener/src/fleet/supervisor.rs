@@ -367,7 +367,9 @@ impl Supervisor {
                     return;
                 }
             };
-            if !notification.message.is_ready() {
+            let message = &notification.message;
+            let means_us = ["READY", "STATUS", "EXTEND_TIMEOUT_USEC"];
+            if means_us.iter().all(|key| message.value(key).is_none()) {
                 continue;
             }
             let found = lineage(notification.pid.cast_signed())
@@ -387,7 +389,7 @@ impl Supervisor {
                 .iter_mut()
                 .find(|instance| instance.pid() == Some(pid))
             {
-                instance.hear_ready(&name, &self.host);
+                instance.hear(message, &name, &self.host);
             }
         }
     }

@@ -58,7 +58,7 @@ fn render_at(now: u64, status: &Status, each: bool) -> String {
         if each {
             for line in row.output {
                 // Writing to a string cannot fail.
-                let _ = writeln!(text, "  | {line}");
+                let _ = writeln!(text, "  | {}", printable(line));
             }
         }
     }
@@ -85,6 +85,7 @@ impl<'a> Row<'a> {
         let alone = program.instances.len() == 1;
         let mut notes = if alone { notes(program) } else { Vec::new() };
         notes.extend(instance.exit.clone());
+        notes.extend(instance.status.as_deref().map(printable));
         Self {
             name: name.into(),
             state: instance.state.to_string(),
@@ -189,6 +190,11 @@ fn head(status: &Status, now: u64) -> String {
     }
     text.push('\n');
     text
+}
+
+/// Takes out what a terminal would obey: it comes from a program.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 pub(super) fn plural(count: usize, noun: &str) -> String {

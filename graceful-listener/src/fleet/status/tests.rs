@@ -9,6 +9,7 @@ fn status(programs: usize) -> Status {
         pid: Some(42),
         since: 1_700_000_000_123,
         ready: true,
+        status: Some("7 of 9\tpages".into()),
         starts: 7,
         exit: Some("process 41 exited with code 1".into()),
         output: vec!["no such \"thing\"".into()],

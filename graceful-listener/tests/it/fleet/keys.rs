@@ -380,6 +380,74 @@ fn program_that_is_not_ready_in_time_is_ended_and_tried_again() {
     assert!(fleet.children().is_empty());
 }
 
+/// A program that sends whatever files are put before it.
+const TALKER: &str = r#"
+command = "perl"
+arguments = ["-MSocket", "-e", '''
+    socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die;
+    while (1) {
+        for my $name (glob("say.*")) {
+            open(my $f, "<", $name) or next; local $/; my $text = <$f>; close $f; unlink $name;
+            send($s, $text, 0, pack_sockaddr_un($ENV{NOTIFY_SOCKET})) or die $!;
+        }
+        exit 0 if -e "end";
+        select(undef, undef, undef, 0.02);
+    }
+''']
+directory = "."
+ready = "notify"
+restart = "always"
+"#;
+
+fn say(fleet: &Fleet, text: &str) {
+    fs::write(fleet.path().join("said.new"), text).unwrap();
+    fs::rename(fleet.path().join("said.new"), fleet.path().join("say.1")).unwrap();
+}
+
+#[test]
+fn what_a_program_says_of_itself_is_in_the_status_until_it_ends() {
+    if !crate::child::has("perl") {
+        return;
+    }
+    let fleet = Fleet::with("web", TALKER);
+    let status = || fleet.program_status("web")["instances"][0]["status"].clone();
+    fleet.wait_for("web", &["STARTING"]);
+    assert!(status().is_null());
+    say(&fleet, "STATUS=warming up");
+    fleet.wait("the status", || (status() == "warming up").then_some(()));
+    fleet.wait_for("web", &["STARTING"]);
+    say(&fleet, "READY=1\nSTATUS=serving");
+    fleet.wait("the next one", || (status() == "serving").then_some(()));
+    let pids = fleet.wait_for("web", &["RUNNING"]);
+    fleet.command("upgrade").unwrap();
+    assert_eq!(status(), "serving");
+    fs::write(fleet.path().join("end"), "").unwrap();
+    wait_for_end(pids[0]);
+    fleet.wait("no status", || status().is_null().then_some(()));
+}
+
+#[test]
+fn time_that_a_program_asks_for_is_given_to_it() {
+    if !crate::child::has("perl") {
+        return;
+    }
+    let fleet = Fleet::with("web", &format!("{TALKER}ready_timeout = \"5s\""));
+    let pids = fleet.wait_for("web", &["STARTING"]);
+    let begun = std::time::Instant::now();
+    say(&fleet, "EXTEND_TIMEOUT_USEC=600000000\nSTATUS=slow");
+    fleet.wait("it to have been heard", || {
+        let status = &fleet.program_status("web")["instances"][0]["status"];
+        (status == "slow").then_some(())
+    });
+    fleet.wait("more time than it had", || {
+        (begun.elapsed().as_millis() > 5500).then_some(())
+    });
+    say(&fleet, "READY=1");
+    assert_eq!(fleet.wait_for("web", &["RUNNING"]), pids);
+    let log = fleet.log();
+    assert!(!log.contains("not ready"), "{log}");
+}
+
 #[test]
 fn what_has_lived_long_enough_is_replaced() {
     let fleet = Fleet::with("web", &format!("{SLEEP}max_lifetime = \"300ms\""));

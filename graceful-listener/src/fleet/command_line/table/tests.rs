@@ -9,6 +9,7 @@ fn instance(index: u32, state: State, pid: Option<i32>, ago: u64) -> InstanceSta
         pid,
         since: NOW - ago * 1000,
         ready: false,
+        status: None,
         starts: 2,
         exit: None,
         output: Vec::new(),
@@ -48,6 +49,27 @@ fn fleet() -> Status {
         starts_waiting: 1,
         programs: vec![stopped, refused, web, program("worker", vec![worker])],
     }
+}
+
+#[test]
+fn what_a_program_says_of_itself_is_shown_without_what_a_terminal_obeys() {
+    let mut web = instance(0, State::Running, Some(100), 5);
+    web.status = Some("7 of 9\x1b[31m".into());
+    let mut job = instance(0, State::Fatal, None, 5);
+    job.output = vec!["out of\x07paper".into()];
+    let program = |name: &str, instance| ProgramStatus {
+        name: name.into(),
+        wanted: 1,
+        instances: vec![instance],
+        ..ProgramStatus::default()
+    };
+    let status = Status {
+        programs: vec![program("job", job), program("web", web)],
+        ..Status::default()
+    };
+    let text = render_at(NOW, &status, true);
+    assert!(text.contains("  7 of 9 [31m\n"), "{text}");
+    assert!(text.contains("| out of paper\n"), "{text}");
 }
 
 #[test]
