@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::bucket::Bucket;
+use super::counter::{self, Counter};
 use super::definition::Definition;
 use super::directory::Directory;
 use super::handover::{self, Record};
@@ -153,6 +154,7 @@ impl Supervisor {
             match path.extension().and_then(OsStr::to_str) {
                 Some(memory::EXTENSION) => self.recall(&path),
                 Some(note::EXTENSION) => notes.push(path),
+                Some(counter::EXTENSION) => Counter::end_left(&path),
                 Some("new") => drop(fs::remove_file(&path)),
                 _ => {}
             }

@@ -1,6 +1,8 @@
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::definition::Instances;
@@ -9,7 +11,7 @@ use super::instance::key;
 use super::recipe::Recipe;
 use crate::failure::reason;
 use crate::moment::Moment;
-use crate::process::{Exit, Process, Signal, Spawn};
+use crate::process::{Certificate, Exit, Identity, Process, Signal, Spawn};
 
 /// Asks a command, from time to time, how many instances there are to be.
 #[derive(Debug)]
@@ -27,9 +29,20 @@ pub(crate) struct Counter {
 #[derive(Debug)]
 struct Asked {
     process: Process,
+    /// Where it is written down who is asked.
+    path: PathBuf,
     answer: PipeReader,
     /// When it is killed.
     late_at: Option<Moment>,
+}
+
+impl Drop for Asked {
+    /// Leaves nothing of it.
+    fn drop(&mut self) {
+        // It fails only for one that has ended already.
+        let _ = self.process.signal_group(Signal::KILL);
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 impl Counter {
@@ -96,11 +109,33 @@ impl Counter {
         }
     }
 
+    /// Ends the command, whose answer nobody waits for any more.
+    pub(crate) fn give_up(&mut self) {
+        if self.asked.take().is_some() {
+            self.due = Moment::now();
+        }
+    }
+
+    /// Ends a command that a supervisor has left that was killed.
+    pub(crate) fn end_left(path: &Path) {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let left = Identity::parse(&text).and_then(|(identity, _)| identity.find().ok()?);
+        if let Some(process) = left {
+            let _ = process.signal_group(Signal::KILL);
+        }
+        let _ = fs::remove_file(path);
+    }
+
     /// Takes the answer, if the command has ended.
     pub(crate) fn hear(&mut self, program: &str, host: &Host) {
         let Some(asked) = &self.asked else {
             return;
         };
+        if !asked.process.has_ended().unwrap_or(true) {
+            return;
+        }
+        // While the number of its group is still its own.
+        let _ = asked.process.signal_group(Signal::KILL);
         let exit = match asked.process.try_wait() {
             Ok(None) => return,
             Ok(Some(exit)) => exit,
@@ -166,23 +201,37 @@ impl Counter {
         let directory = recipe.directory(host);
         let descriptors: [(BorrowedFd<'_>, i32); 2] = [(host.null.as_fd(), 0), (writer.as_fd(), 1)];
         let args = [OsString::from("-c"), self.command.clone()];
+        // Who comes after us finds all of it only while the shell lives, which
+        // therefore does not die with us.
+        let path = host.run.join(format!("{program}.{EXTENSION}"));
+        // On a full disk it is asked all the same.
+        let certificate = Certificate::prepare(&path, "").ok();
         let process = Spawn {
             dir: Some(&directory),
             descriptors: &descriptors,
             account: account.as_ref(),
-            death_signal: Some(Signal::KILL),
+            certificate: certificate.as_ref(),
             ..Spawn::new(OsStr::new("/bin/sh"), &args, &env)
         }
         .spawn()
-        .map_err(|error| failed(error.into()))?;
-        host.watch.add(&process, key(&process)).map_err(failed)?;
-        Ok(Asked {
+        .map_err(|error| {
+            certificate.iter().for_each(Certificate::discard);
+            failed(error.into())
+        })?;
+        let asked = Asked {
             process,
+            path,
             answer,
             late_at: Some(Moment::now() + PATIENCE),
-        })
+        };
+        host.watch
+            .add(&asked.process, key(&asked.process))
+            .map_err(failed)?;
+        Ok(asked)
     }
 }
 
+/// How the names of the files end that say who is asked.
+pub(crate) const EXTENSION: &str = "counter";
 /// How long the command may think.
 const PATIENCE: Duration = Duration::from_secs(30);

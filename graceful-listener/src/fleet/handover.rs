@@ -155,6 +155,7 @@ impl Supervisor {
     /// Becomes the new program. Returns only if that fails, with the reason.
     fn execute(&mut self) -> String {
         for program in &mut self.programs {
+            program.give_up_counting();
             program.write_memory(&self.host);
         }
         let record = match succession::write(NAME, &self.record()) {

@@ -178,6 +178,9 @@ impl Program {
     pub(crate) fn reconcile(&mut self, down: bool, host: &Host) {
         let now = Moment::now();
         let on = !self.stopped && !self.removed && !down;
+        if !on || self.scale.is_some() {
+            self.give_up_counting();
+        }
         let highest = self
             .instances
             .iter()
@@ -562,8 +565,16 @@ impl Program {
                 reason(&error)
             ));
         }
+        self.counter = None;
         self.sockets.close();
         self.close_log(host);
+    }
+
+    /// Ends the command that counts the instances, if it runs just now.
+    pub(crate) fn give_up_counting(&mut self) {
+        if let Some(counter) = &mut self.counter {
+            counter.give_up();
+        }
     }
 
     /// Takes over what was counted last.

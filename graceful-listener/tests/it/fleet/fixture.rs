@@ -218,11 +218,18 @@ impl Fleet {
 
     /// Returns the files that tell a supervisor after this one what runs.
     pub(super) fn pid_files(&self) -> Vec<PathBuf> {
+        self.files_called("pid")
+    }
+
+    fn files_called(&self, ending: &str) -> Vec<PathBuf> {
         let mut files: Vec<_> = fs::read_dir(self.path().join("run"))
             .into_iter()
             .flatten()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "pid"))
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == ending)
+            })
             .collect();
         files.sort();
         files
@@ -235,7 +242,7 @@ impl Drop for Fleet {
             let _ = supervisor.kill();
             let _ = supervisor.wait();
         }
-        for file in self.pid_files() {
+        for file in [self.pid_files(), self.files_called("counter")].concat() {
             let text = fs::read_to_string(file).unwrap_or_default();
             let pid = text
                 .lines()

@@ -482,6 +482,67 @@ fn number_of_instances_is_what_a_command_prints() {
     assert_eq!(fleet.wait_for("pool", &["RUNNING"]), before[..1]);
 }
 
+/// A fleet of one program whose counting command has said 1 and hangs, with a
+/// process of its own; and that process.
+fn with_hanging_counter() -> (Fleet, u32) {
+    let mut fleet = Fleet::empty();
+    let command = "echo 1; if [ -e counted ]; then sleep 615 & echo $! > child.new; mv child.new child; wait; fi; echo > counted";
+    let definition = format!(
+        "{SLEEP}directory = \".\"\ninstances = {{ command = \"{command}\", interval = \"50ms\" }}"
+    );
+    fleet.program("pool", &definition);
+    fleet.start();
+    fleet.wait_for("pool", &["RUNNING"]);
+    let child = fleet.wait_for_file("child").trim().parse().unwrap();
+    fs::remove_file(fleet.path().join("child")).unwrap();
+    (fleet, child)
+}
+
+fn counts(fleet: &Fleet) -> bool {
+    fleet.path().join("run/pool.counter").exists()
+}
+
+#[test]
+fn command_that_counts_is_killed_with_all_it_has_started_when_its_program_goes() {
+    let (fleet, child) = with_hanging_counter();
+    assert!(counts(&fleet));
+    fleet.remove_program("pool");
+    wait_for_end(child);
+    fleet.wait_for_log("pool: removed");
+    assert!(!counts(&fleet));
+    assert!(fleet.children().is_empty());
+}
+
+#[test]
+fn command_that_counts_is_killed_with_all_it_has_started_when_it_is_not_asked() {
+    for command in ["stop-pool", "scale-pool-2"] {
+        let (fleet, child) = with_hanging_counter();
+        fleet.command(command).unwrap();
+        wait_for_end(child);
+        assert!(!counts(&fleet));
+    }
+}
+
+#[test]
+fn command_that_counts_is_killed_with_all_it_has_started_when_the_fleet_ends() {
+    let (fleet, child) = with_hanging_counter();
+    fleet.stop();
+    wait_for_end(child);
+}
+
+#[test]
+fn command_that_counts_is_asked_again_by_the_next_supervisor() {
+    let (mut fleet, first) = with_hanging_counter();
+    fleet.command("upgrade").unwrap();
+    wait_for_end(first);
+    let second: u32 = fleet.wait_for_file("child").trim().parse().unwrap();
+    assert!(!crate::process::is_gone(second));
+    fleet.kill();
+    fleet.start();
+    wait_for_end(second);
+    fleet.wait_for("pool", &["RUNNING"]);
+}
+
 #[test]
 fn starts_are_paced() {
     let mut fleet = Fleet::empty()
