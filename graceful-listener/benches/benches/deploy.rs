@@ -29,10 +29,14 @@ fn main() {
     fs::create_dir(&dir).expect("a directory");
     for round in 1..=rounds {
         let nginx = Nginx::start(&dir);
+        measure(round, "nginx, left alone", nginx.address, switches, || ());
         measure(round, "nginx -s reload", nginx.address, switches, || nginx.reload());
         drop(nginx);
         for option in ["--wait-ready", "--interval=1"] {
             let ours = StartServer::start(&dir, option);
+            if option == "--wait-ready" {
+                measure(round, "start_server, left alone", ours.address, switches, || ());
+            }
             let name = format!("start_server {option}");
             measure(round, &name, ours.address, switches, || ours.hang_up());
         }
@@ -50,7 +54,7 @@ fn measure(round: usize, name: &str, address: SocketAddr, switches: usize, switc
         switch();
     }
     sleep(PAUSE);
-    println!("round {round}, {name}, {switches} switches\n{}", running.stop());
+    println!("round {round}, {name}, {switches} times\n{}", running.stop());
 }
 
 struct Nginx {
