@@ -493,11 +493,11 @@ fn log_that_is_not_there_yet_is_waited_for_if_it_is_followed() {
 
 #[test]
 fn logs_that_cannot_be_shown_are_told() {
-    let fleet = Fleet::with("piped", &format!("{SLEEP}log = \"| cat > there\""));
+    let fleet = Fleet::with("piped", &format!("{SLEEP}log = \"| cat > /dev/null\""));
     let output = self::fleet(fleet.path(), &["logs", "piped"]);
     assert_eq!(code(&output), 1);
     assert!(
-        stderr(&output).contains("goes to the command `cat > there`"),
+        stderr(&output).contains("goes to the command `cat > /dev/null`"),
         "{output:?}"
     );
     let output = self::fleet(fleet.path(), &["logs", "none"]);
