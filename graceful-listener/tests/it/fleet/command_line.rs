@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -227,6 +228,28 @@ fn supervisor_that_ends_meanwhile_leaves_the_command_to_the_next_one() {
         (entries(&fleet, "done").len() == 1).then_some(())
     });
     fleet.wait_for("deaf", &["STOPPED"]);
+}
+
+#[test]
+fn client_gives_the_next_supervisor_two_seconds_to_come() {
+    let definition = shell(
+        "trap '' TERM; echo >> up; while :; do sleep 0.05; done",
+        "directory = \".\"\nstop_timeout = \"1h\"",
+    );
+    let mut fleet = Fleet::with("deaf", &definition);
+    fleet.wait_for("deaf", &["RUNNING"]);
+    fleet.wait_for_file("up");
+    let client = start(fleet.path(), &["stop", "deaf"]);
+    fleet.wait_for("deaf", &["STOPPING"]);
+    fleet.kill();
+    let killed = Instant::now();
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(code(&output), 5, "{output:?}");
+    // It is longer by what it takes to look, and by whatever else runs here.
+    assert!(
+        killed.elapsed() >= Duration::from_secs(2),
+        "it gave up early"
+    );
 }
 
 #[test]
