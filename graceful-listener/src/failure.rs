@@ -31,6 +31,14 @@ impl Failure {
         }
     }
 
+    /// An error that says what was attempted, and has the reason for its source.
+    pub(crate) fn of(error: &impl std::error::Error) -> Self {
+        match error.source().and_then(|source| source.downcast_ref()) {
+            Some(source) => Self::io(error, source),
+            None => Self::new(error.to_string()),
+        }
+    }
+
     /// Returns the exit code that Perl's `die` would give: the error's number.
     pub(crate) const fn code(&self) -> u8 {
         self.code

@@ -90,6 +90,10 @@ mod log;
 #[cfg(feature = "cli")]
 mod log_command;
 #[cfg(feature = "cli")]
+mod log_keeper;
+#[cfg(feature = "cli")]
+mod log_tail;
+#[cfg(feature = "cli")]
 mod manager;
 #[cfg(feature = "cli")]
 mod moment;

@@ -46,6 +46,16 @@ impl FromStr for LogFormat {
     }
 }
 
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Plain => "plain",
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
 impl Log {
     pub(crate) const fn new(program: &'static str, format: LogFormat) -> Self {
         Self {
@@ -53,6 +63,10 @@ impl Log {
             format,
             lost: Cell::new(0),
         }
+    }
+
+    pub(crate) const fn format(&self) -> LogFormat {
+        self.format
     }
 
     /// Writes one line.
@@ -128,13 +142,18 @@ pub(crate) fn tail(path: &Path, mark: u64) -> Vec<String> {
         file.take(MAX_OUTPUT).read_to_end(&mut text)?;
         io::Result::Ok(text)
     };
-    let text = read().unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    last_lines(&read().unwrap_or_default())
+}
+
+/// Returns the last lines of a text: at most ten.
+pub(crate) fn last_lines(text: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(text);
     let lines: Vec<_> = text.lines().map(str::to_owned).collect();
     lines[lines.len().saturating_sub(MAX_LINES)..].to_vec()
 }
 
 /// Standard error, to be opened once more.
 const LOG: &str = "/proc/self/fd/2";
-const MAX_OUTPUT: u64 = 4096;
+/// How much of the end of a log is looked at for its last lines.
+pub(crate) const MAX_OUTPUT: u64 = 4096;
 const MAX_LINES: usize = 10;

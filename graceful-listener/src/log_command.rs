@@ -3,20 +3,27 @@ use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::log::Log;
+use crate::failure::reason;
+use crate::log::{Log, LogFormat};
+use crate::log_keeper;
+use crate::log_tail::LogTail;
 use crate::moment::Moment;
-use crate::process::{Exit, Process, Spawn};
+use crate::process::{Exit, Process, Signal, Spawn};
 
 /// The command that `--log-file '| COMMAND'` names, and the pipe it reads.
 ///
 /// Both ends of the pipe are kept here, so the command may end and be started
 /// again without the workers noticing and without a line being lost. While it
 /// cannot be started, what would block the writers is thrown away, and counted.
+///
+/// If the last lines are to be known, a process between the pipe and the command
+/// notes them, and starts the command: see [`log_keeper`].
 #[derive(Debug)]
 pub(crate) struct LogCommand {
     pub(crate) command: OsString,
@@ -24,11 +31,14 @@ pub(crate) struct LogCommand {
     pub(crate) writer: PipeWriter,
     /// What the command's own standard output and error are.
     pub(crate) output: [OwnedFd; 2],
+    /// The command, or whoever keeps the log for it.
     pub(crate) process: Option<Process>,
+    /// What was written last, if somebody keeps the log.
+    pub(crate) tail: Option<Rc<LogTail>>,
     since: Moment,
     failures: u32,
     retry_at: Option<Moment>,
-    thrown_away: u64,
+    pub(crate) thrown_away: u64,
 }
 
 impl LogCommand {
@@ -38,14 +48,9 @@ impl LogCommand {
     ///
     /// Fails if it cannot be executed.
     pub(crate) fn start(command: OsString, keep_output: bool) -> io::Result<Self> {
-        let (reader, writer) = io::pipe()?;
-        // More than the usual 64 KiB, if we may: time to start it again in.
-        let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+        let (reader, writer) = large_pipe()?;
         let output = if keep_output {
-            [
-                io::stdout().as_fd().try_clone_to_owned()?,
-                io::stderr().as_fd().try_clone_to_owned()?,
-            ]
+            own_output()?
         } else {
             let null = || {
                 OpenOptions::new()
@@ -56,7 +61,20 @@ impl LogCommand {
             [null()?, null()?]
         };
         let mut log = Self::resume(command, reader, writer, output);
-        log.process = Some(log.spawn()?);
+        log.process = Some(log.spawn(&log.command_itself())?);
+        Ok(log)
+    }
+
+    /// A pipe of which the last lines will be known, and nobody yet who reads it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no room for it.
+    pub(crate) fn kept(command: OsString) -> io::Result<Self> {
+        let (reader, writer) = large_pipe()?;
+        let tail = LogTail::new(&reader)?;
+        let mut log = Self::resume(command, reader, writer, own_output()?);
+        log.tail = Some(tail.into());
         Ok(log)
     }
 
@@ -73,6 +91,7 @@ impl LogCommand {
             writer,
             output,
             process: None,
+            tail: None,
             since: Moment::now(),
             failures: 0,
             retry_at: None,
@@ -82,11 +101,24 @@ impl LogCommand {
 
     /// Looks after the command: starts it again if it has ended.
     pub(crate) fn look_after(&mut self, log: &Log) -> Option<&Process> {
+        let is_new = self.revive(log);
+        if self.process.is_none() {
+            self.thrown_away += make_room(&mut self.reader, &self.writer).len() as u64;
+        }
+        self.process.as_ref().filter(|_| is_new)
+    }
+
+    /// Starts the command if it does not run. Returns true if it was started.
+    pub(crate) fn revive(&mut self, log: &Log) -> bool {
         let ended = self
             .process
             .as_ref()
             // Somebody else took its status; it has ended all the same.
             .map(|process| process.try_wait().unwrap_or(Some(Exit::Unknown)));
+        let what = match self.tail {
+            Some(_) => "keeper of log command",
+            None => "log command",
+        };
         if let Some(Some(exit)) = ended {
             self.process = None;
             if self.since.elapsed() >= HEALTHY {
@@ -100,35 +132,47 @@ impl LogCommand {
             };
             self.retry_at = Some(Moment::now() + pause.min(MAX_PAUSE));
             log.line(format_args!(
-                "log command {exit}, starting it again: {}",
+                "{what} {exit}, starting it again: {}",
                 self.command.display()
             ));
         }
-        if self.process.is_some() {
-            return None;
+        if self.process.is_some() || self.retry_at.is_some_and(|at| at > Moment::now()) {
+            return false;
         }
-        if self.retry_at.is_none_or(|at| at <= Moment::now()) {
-            match self.spawn() {
-                Ok(process) => {
-                    (self.since, self.retry_at) = (Moment::now(), None);
-                    self.process = Some(process);
-                    let lost = std::mem::take(&mut self.thrown_away);
-                    if lost > 0 {
-                        log.line(format_args!(
-                            "{lost} bytes of output were lost while the log command did not run"
-                        ));
-                    }
-                    return self.process.as_ref();
+        let words = match self.tail {
+            Some(_) => self.keeper(log.format()),
+            None => self.command_itself(),
+        };
+        match self.spawn(&words) {
+            Ok(process) => {
+                (self.since, self.retry_at) = (Moment::now(), None);
+                self.process = Some(process);
+                let lost = std::mem::take(&mut self.thrown_away);
+                if lost > 0 {
+                    log.line(format_args!(
+                        "{lost} bytes of output were lost while the log command did not run"
+                    ));
                 }
-                Err(_) => {
-                    self.failures = self.failures.saturating_add(1);
-                    self.retry_at =
-                        Some(Moment::now() + MAX_PAUSE.min(HEALTHY * (1 << self.failures.min(6))));
-                }
+                true
+            }
+            Err(error) => {
+                self.failures = self.failures.saturating_add(1);
+                let pause = MAX_PAUSE.min(HEALTHY * (1 << self.failures.min(6)));
+                self.retry_at = Some(Moment::now() + pause);
+                log.line(format_args!(
+                    "failed to execute {what} {}: {}, trying again after {} secs",
+                    self.command.display(),
+                    reason(&error),
+                    pause.as_secs()
+                ));
+                false
             }
         }
-        self.make_room();
-        None
+    }
+
+    /// Has it started without a pause if it does not run.
+    pub(crate) const fn hurry(&mut self) {
+        self.retry_at = None;
     }
 
     /// Returns when it has to be looked after again.
@@ -149,6 +193,11 @@ impl LogCommand {
 
     /// Closes the pipe, and gives the command some time to read what is in it.
     pub(crate) fn finish(self) {
+        self.finish_within(PollTimeout::from(FINISH_MILLIS));
+    }
+
+    /// Closes the pipe, and gives the command this time to read what is in it.
+    pub(crate) fn finish_within(self, time: PollTimeout) {
         let Self {
             reader,
             writer,
@@ -158,43 +207,78 @@ impl LogCommand {
         drop((reader, writer));
         if let Some(process) = process {
             let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(&mut ended, PollTimeout::from(FINISH_MILLIS));
+            let _ = poll(&mut ended, time);
             let _ = process.try_wait();
         }
     }
 
-    fn spawn(&self) -> io::Result<Process> {
+    fn command_itself(&self) -> Vec<OsString> {
+        words(&self.command)
+    }
+
+    /// Returns how this program is called to keep the log.
+    fn keeper(&self, format: LogFormat) -> Vec<OsString> {
+        // Also when there is another one, or none, under its name.
+        let program = "/proc/self/exe".into();
+        let option = format!("--{}", log_keeper::OPTION).into();
+        vec![
+            program,
+            option,
+            format.to_string().into(),
+            self.command.clone(),
+        ]
+    }
+
+    fn spawn(&self, words: &[OsString]) -> io::Result<Process> {
         let env: Vec<_> = std::env::vars_os().collect();
-        let words = words(&self.command);
-        let [program, args @ ..] = &words[..] else {
+        let [program, args @ ..] = words else {
             let empty = "the command is empty";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, empty));
         };
-        let descriptors: [(BorrowedFd<'_>, i32); 3] = [
+        let mut descriptors: Vec<(BorrowedFd<'_>, i32)> = vec![
             (self.reader.as_fd(), 0),
             (self.output[0].as_fd(), 1),
             (self.output[1].as_fd(), 2),
         ];
-        let process = Spawn {
-            descriptors: &descriptors,
-            ..Spawn::new(program, args, &env)
+        let mut spawn = Spawn::new(program, args, &env);
+        if let Some(tail) = &self.tail {
+            descriptors.push((tail.as_fd(), log_keeper::TAIL));
+            // It ends with those who write, which is later.
+            spawn.ignored_signals = &[Signal::HUP, Signal::INT, Signal::TERM];
         }
-        .spawn()?;
-        Ok(process)
+        spawn.descriptors = &descriptors;
+        Ok(spawn.spawn()?)
     }
+}
 
-    /// Throws away the oldest output if the pipe is full and nobody reads it.
-    fn make_room(&mut self) {
-        let mut full = [PollFd::new(self.writer.as_fd(), PollFlags::POLLOUT)];
-        let writable = poll(&mut full, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
-        if !writable {
-            let mut chunk = vec![0; PIPE_SIZE as usize / 4];
-            // The pipe is full, so this does not wait.
-            if let Ok(length) = self.reader.read(&mut chunk) {
-                self.thrown_away += length as u64;
-            }
-        }
+/// Throws away the oldest of what is in a pipe if it is full and nobody reads it,
+/// and returns that.
+pub(crate) fn make_room(reader: &mut PipeReader, writer: impl AsFd) -> Vec<u8> {
+    let mut full = [PollFd::new(writer.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut full, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+        return Vec::new();
     }
+    let mut chunk = vec![0; PIPE_SIZE as usize / 4];
+    // The pipe is full, so this does not wait.
+    let length = reader.read(&mut chunk).unwrap_or(0);
+    chunk.truncate(length);
+    chunk
+}
+
+/// Makes a pipe of more than the usual 64 KiB, if we may: time to start who reads
+/// it again in.
+fn large_pipe() -> io::Result<(PipeReader, PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
+    let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+    Ok((reader, writer))
+}
+
+/// Returns where our own output goes.
+pub(crate) fn own_output() -> io::Result<[OwnedFd; 2]> {
+    Ok([
+        io::stdout().as_fd().try_clone_to_owned()?,
+        io::stderr().as_fd().try_clone_to_owned()?,
+    ])
 }
 
 impl AsRawFd for LogCommand {

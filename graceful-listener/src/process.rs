@@ -12,7 +12,7 @@ use nix::libc::{self, c_int, c_uint, pid_t};
 
 pub(crate) use self::cgroup::Cgroup;
 pub(crate) use self::exit::Exit;
-pub(crate) use self::identity::{Certificate, Identity, boot_id};
+pub(crate) use self::identity::{Certificate, Identity, boot_id, draft};
 pub(crate) use self::leftovers::Leftovers;
 pub(crate) use self::limit::{Limit, Value};
 pub(crate) use self::lineage::lineage;

@@ -43,13 +43,12 @@ impl Supervisor {
         let directory = Directory::open(&options.dir)?;
         let log = Log::new("fleet", options.log_format);
         let lock = match &record {
-            None => PidFile::create(directory.lock())
-                .map_err(|error| Failure::new(error.to_string()))?,
+            None => PidFile::create(directory.lock()).map_err(|error| Failure::of(&error))?,
             Some(record) => descriptor::inherited(record.lock)
                 .map_err(|error| Failure::io("failed to take over the pid file", &error))
                 .and_then(|fd| {
                     PidFile::from_inherited(directory.lock(), fd)
-                        .map_err(|error| Failure::new(error.to_string()))
+                        .map_err(|error| Failure::of(&error))
                 })?,
         };
         raise_limit(&log);
@@ -76,7 +75,7 @@ impl Supervisor {
         watch
             .add(&notify, NOTIFY)
             .map_err(|error| Failure::io("failed to listen for READY=1", &error))?;
-        let notifier = Notifier::from_env().map_err(|error| Failure::new(error.to_string()))?;
+        let notifier = Notifier::from_env().map_err(|error| Failure::of(&error))?;
         let host = Host {
             log,
             watch,
@@ -155,7 +154,7 @@ impl Supervisor {
                 Some(memory::EXTENSION) => self.recall(&path),
                 Some(note::EXTENSION) => notes.push(path),
                 Some(counter::EXTENSION) => Counter::end_left(&path),
-                Some("new") => drop(fs::remove_file(&path)),
+                Some(note::DRAFT) => drop(fs::remove_file(&path)),
                 _ => {}
             }
         }
@@ -216,6 +215,7 @@ impl Supervisor {
         };
         let text = memory.definition.clone();
         let mut program = Program::new(name, text, definition, Some(&memory));
+        program.set_remembered(&memory);
         for (index, state) in &memory.ended {
             let now = Moment::now();
             let recipe = Rc::clone(&program.recipe);
@@ -244,7 +244,7 @@ impl Supervisor {
             .instances
             .retain(|instance| instance.index != note.index || instance.process.is_some());
         match Instance::adopt(process, note, recipe, &self.host) {
-            Ok(instance) => {
+            Ok(mut instance) => {
                 self.host.log.line(format_args!(
                     "{}:{} is process {pid} still, {}",
                     note.program,
@@ -255,6 +255,8 @@ impl Supervisor {
                 if let Some(process) = &instance.process {
                     program.adopt_outlets(process, &self.host);
                 }
+                let log = program.log.as_ref();
+                instance.listen_to(log.filter(|log| instance.writes_to(log)));
                 program.instances.push(instance);
             }
             Err(error) => self.host.log.line(format_args!(

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::log::LogFormat;
+use crate::log::{Log, LogFormat};
+use crate::log_keeper;
 use crate::pid_file::PidFile;
 use crate::process::Signal;
 
@@ -47,6 +48,11 @@ pub fn fleet(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
         };
     }
+    if let Some([format, command]) = line.keep_log.as_deref() {
+        let format = format.to_str().and_then(|text| text.parse().ok());
+        let log = Log::new("fleet", format.unwrap_or_default());
+        return log_keeper::keep(&log, command.clone());
+    }
     let Some(verb) = line.verb else {
         complain("which command? Try `fleet --help`.");
         return ExitCode::from(2);
@@ -83,6 +89,8 @@ struct Line {
     dir: PathBuf,
     #[arg(long = handover::CHECK, hide = true, value_name = "FD")]
     check_resume: Option<i32>,
+    #[arg(long = log_keeper::OPTION, hide = true, num_args = 2, value_names = ["FORMAT", "COMMAND"], allow_hyphen_values = true)]
+    keep_log: Option<Vec<OsString>>,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -293,13 +301,7 @@ impl From<Failure> for Stop {
 
 /// Returns the process id of the supervisor, if there is one.
 fn supervisor_of(directory: &Directory) -> Result<Option<u32>, Failure> {
-    PidFile::holder(directory.lock()).map_err(|error| {
-        let source = std::error::Error::source(&error);
-        match source.and_then(|source| source.downcast_ref::<io::Error>()) {
-            Some(source) => Failure::io(&error, source),
-            None => Failure::new(error.to_string()),
-        }
-    })
+    PidFile::holder(directory.lock()).map_err(|error| Failure::of(&error))
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -11,7 +11,7 @@ use super::instance::key;
 use super::recipe::Recipe;
 use crate::failure::reason;
 use crate::moment::Moment;
-use crate::process::{Certificate, Exit, Identity, Process, Signal, Spawn};
+use crate::process::{Certificate, Exit, Identity, Process, Signal, Spawn, draft};
 
 /// Asks a command, from time to time, how many instances there are to be.
 #[derive(Debug)]
@@ -205,7 +205,7 @@ impl Counter {
         // therefore does not die with us.
         let path = host.run.join(format!("{program}.{EXTENSION}"));
         // On a full disk it is asked all the same.
-        let certificate = Certificate::prepare(&path, "").ok();
+        let certificate = Certificate::prepare(&path, &draft(&path), "").ok();
         let process = Spawn {
             dir: Some(&directory),
             descriptors: &descriptors,

@@ -16,6 +16,7 @@ use super::supervisor::Supervisor;
 use crate::descriptor;
 use crate::failure::{Failure, reason};
 use crate::log_command::LogCommand;
+use crate::log_tail::LogTail;
 use crate::moment::Moment;
 use crate::ports::PortName;
 use crate::process::{Cgroup, Leftovers, Process};
@@ -65,6 +66,9 @@ struct LogRecord {
     reader: RawFd,
     writer: RawFd,
     output: [RawFd; 2],
+    /// The end of the log in memory, if somebody keeps it.
+    #[serde(default)]
+    tail: Option<RawFd>,
     pid: Option<i32>,
     /// It was not started by this supervisor, but adopted.
     #[serde(default)]
@@ -183,6 +187,7 @@ impl Supervisor {
                 log.output[0].as_fd(),
                 log.output[1].as_fd(),
             ]);
+            kept.extend(log.tail.iter().map(AsFd::as_fd));
         }
         let error = SUCCESSION.execute(&self.invocation, &record, kept);
         refusal(&self.invocation, &error)
@@ -251,6 +256,9 @@ impl Supervisor {
             let mut instance =
                 Instance::new(record.index, record.generation, recipe, Moment::now());
             instance.take_up(&record);
+            instance.has_room = record.pid.is_none();
+            let log = program.log.as_ref().filter(|log| instance.writes_to(log));
+            instance.tail = log.and_then(|log| log.tail.clone());
             if let Some(pid) = record.pid {
                 let process = if record.adopted {
                     Process::from_stranger(pid)
@@ -299,6 +307,7 @@ impl Program {
                 reader: log.reader.as_raw_fd(),
                 writer: log.writer.as_raw_fd(),
                 output: [log.output[0].as_raw_fd(), log.output[1].as_raw_fd()],
+                tail: log.tail.as_ref().map(|tail| tail.as_fd().as_raw_fd()),
                 pid: log.pid(),
                 adopted: log
                     .process
@@ -414,6 +423,14 @@ impl LogCommand {
             pipe(record.writer)?.into(),
             output,
         );
+        log.tail = match record.tail {
+            // Before there were keepers, the command read the pipe itself.
+            None => LogTail::new(&log.reader),
+            Some(number) => LogTail::resume(pipe(number)?, &log.reader),
+        }
+        .map(Rc::new)
+        .map_err(|error| Failure::io("failed to take over the end of a log", &error))?
+        .into();
         log.process = record.pid.and_then(|pid| {
             let held = if record.adopted {
                 Process::from_stranger(pid)

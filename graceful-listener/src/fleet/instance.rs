@@ -2,6 +2,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::definition::LogTarget;
 use super::host::Host;
 use super::note::Note;
 use super::recipe::{Outlets, Recipe};
@@ -9,6 +10,8 @@ use super::state::{Action, Event, Machine, State};
 use super::status::InstanceStatus;
 use crate::failure::reason;
 use crate::log::tail;
+use crate::log_command::LogCommand;
+use crate::log_tail::LogTail;
 use crate::moment::Moment;
 use crate::notify::NotifyMessage;
 use crate::process::{Certificate, Cgroup, Exit, Leftovers, Process, Signal};
@@ -40,7 +43,11 @@ pub(crate) struct Instance {
     pub(crate) output: Vec<String>,
     /// How long the log was when it was started.
     pub(super) mark: u64,
-    /// The pid file could not be written; tried again then.
+    /// The end of the log, if a command reads it.
+    pub(super) tail: Option<Rc<LogTail>>,
+    /// There may be room kept for a pid file.
+    pub(super) has_room: bool,
+    /// The pid file could not be brought up to date; tried again then.
     pub(crate) write_at: Option<Moment>,
     /// A process that is not our child has ended, and how is not known yet; nobody
     /// waits longer than that to be told.
@@ -75,6 +82,8 @@ impl Instance {
             accepted: false,
             output: Vec::new(),
             mark: 0,
+            tail: None,
+            has_room: false,
             write_at: None,
             verdict_at: None,
         }
@@ -93,7 +102,7 @@ impl Instance {
     ) -> io::Result<Self> {
         host.watch.add(&process, key(&process))?;
         let now = Moment::now();
-        let mark = log_length(&recipe, host, &note.program);
+        let mark = file_length(&recipe, host, &note.program);
         let machine = Machine::found(note.started, note.ready, &recipe.policy, now);
         Ok(Self {
             machine,
@@ -150,6 +159,10 @@ impl Instance {
             }
         }
         let Some(process) = &self.process else {
+            let is_coming = self.machine.is_wanted() && self.machine.is_moving();
+            if !is_coming && std::mem::take(&mut self.has_room) {
+                let _ = std::fs::remove_file(Note::draft(&host.run, program, self.index));
+            }
             return;
         };
         let done = match action {
@@ -194,14 +207,32 @@ impl Instance {
         self.cgroup = host.cgroup_for(program, self.index);
         let note = self.note(program, started, false);
         let path = Note::path(&host.run, program, self.index, self.generation);
-        let certificate = Certificate::prepare(&path, &note.write());
-        self.mark = log_length(&self.recipe, host, program);
+        let draft = Note::draft(&host.run, program, self.index);
+        let certificate = match Certificate::prepare(&path, &draft, &note.write()) {
+            Ok(certificate) => certificate,
+            Err(error) => {
+                // A supervisor after us would start it a second time.
+                let why = format!(
+                    "it is not started while it cannot be written down in {}: {}",
+                    path.display(),
+                    reason(&error)
+                );
+                self.remove_cgroup();
+                self.postpone(program, host, why);
+                return;
+            }
+        };
+        self.has_room = true;
+        self.listen_to(outlets.log);
+        if self.tail.is_none() {
+            self.mark = file_length(&self.recipe, host, program);
+        }
         let recipe = Rc::clone(&self.recipe);
         let made = recipe.spawn(
             host,
             program,
             self.index,
-            certificate.as_ref().ok(),
+            &certificate,
             self.cgroup.as_ref(),
             outlets,
         );
@@ -210,15 +241,7 @@ impl Instance {
                 self.starts += 1;
                 (self.exit, self.ready, self.told) = (None, false, None);
                 self.output = Vec::new();
-                if let Err(error) = certificate.and_then(|certificate| certificate.result()) {
-                    host.log.line(format_args!(
-                        "{program}:{}: failed to write {}: {}",
-                        self.index,
-                        path.display(),
-                        reason(&error)
-                    ));
-                    self.write_at = Some(started + WRITE_AGAIN);
-                }
+                self.has_room = false;
                 let watched = host.watch.add(&process, key(&process));
                 self.process = Some(process);
                 self.tell(Event::Spawned, program, host, "");
@@ -233,14 +256,8 @@ impl Instance {
                 }
             }
             Err(refusal) => {
-                if let Ok(certificate) = certificate {
-                    certificate.discard();
-                }
-                let _ = std::fs::remove_file(&path);
-                if let Some(cgroup) = self.cgroup.take() {
-                    // Nothing is in it.
-                    let _ = cgroup.remove();
-                }
+                Certificate::keep_room(&path, &draft);
+                self.remove_cgroup();
                 let event = Event::SpawnFailed { own: refusal.own };
                 self.accepted = false;
                 self.tell(event, program, host, &refusal.reason);
@@ -249,10 +266,37 @@ impl Instance {
         }
     }
 
+    /// Removes the control group, in which nothing is.
+    fn remove_cgroup(&mut self) {
+        if let Some(cgroup) = self.cgroup.take() {
+            let _ = cgroup.remove();
+        }
+    }
+
+    /// Returns true if its output goes through the pipe of this log command.
+    pub(crate) fn writes_to(&self, log: &LogCommand) -> bool {
+        matches!(&self.recipe.definition.log, Some(LogTarget::Command(own)) if *own == log.command)
+    }
+
+    /// Knows from now on what comes through the pipe of a log command.
+    pub(crate) fn listen_to(&mut self, log: Option<&LogCommand>) {
+        self.tail = log.and_then(|log| log.tail.clone());
+        if let Some(tail) = &self.tail {
+            self.mark = tail.written();
+        }
+    }
+
     /// Takes note that no process can be made.
     pub(crate) fn fail(&mut self, program: &str, host: &Host, why: String) {
         self.accepted = false;
         self.tell(Event::SpawnFailed { own: true }, program, host, &why);
+        self.exit = Some(why);
+    }
+
+    /// Takes note that there is no room for a process now.
+    pub(crate) fn postpone(&mut self, program: &str, host: &Host, why: String) {
+        self.accepted = false;
+        self.tell(Event::SpawnFailed { own: false }, program, host, &why);
         self.exit = Some(why);
     }
 
@@ -317,8 +361,9 @@ impl Instance {
         }
         self.verdict_at = None;
         let process = self.process.take()?;
-        let _ = std::fs::remove_file(Note::path(&host.run, program, self.index, self.generation));
-        self.write_at = None;
+        let path = Note::path(&host.run, program, self.index, self.generation);
+        Certificate::keep_room(&path, &Note::draft(&host.run, program, self.index));
+        (self.write_at, self.has_room) = (None, true);
         (self.ready, self.said) = (false, None);
         self.accepted = self.recipe.accepts(exit);
         let lived = now - self.machine.started();
@@ -332,11 +377,12 @@ impl Instance {
             lived.as_secs_f64()
         );
         let was = self.state();
-        if !self.accepted
-            && was != State::Stopping
-            && let Some(file) = self.recipe.log_file(host, program)
-        {
-            self.output = tail(&file, self.mark);
+        if !self.accepted && was != State::Stopping {
+            self.output = match (&self.tail, self.recipe.log_file(host, program)) {
+                (Some(tail), _) => tail.since(self.mark),
+                (None, Some(file)) => tail(&file, self.mark),
+                (None, None) => Vec::new(),
+            };
         }
         self.exit = Some(why);
         let why = self.exit.clone().unwrap_or_default();
@@ -428,7 +474,7 @@ pub(crate) fn unix_millis() -> u64 {
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn log_length(recipe: &Recipe, host: &Host, program: &str) -> u64 {
+fn file_length(recipe: &Recipe, host: &Host, program: &str) -> u64 {
     recipe
         .log_file(host, program)
         .and_then(|path| std::fs::metadata(path).ok())

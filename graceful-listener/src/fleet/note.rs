@@ -29,6 +29,11 @@ impl Note {
         run.join(format!("{program}.{index}.{generation}.{EXTENSION}"))
     }
 
+    /// Returns what keeps the room for a pid file while there is no process.
+    pub(crate) fn draft(run: &Path, program: &str, index: u32) -> PathBuf {
+        run.join(format!("{program}.{index}.{DRAFT}"))
+    }
+
     /// Writes the lines that follow the identity.
     pub(crate) fn write(&self) -> String {
         let Self {
@@ -81,6 +86,8 @@ impl Note {
 
 /// How the names of pid files end.
 pub(crate) const EXTENSION: &str = "pid";
+/// How the names of files end that are not complete.
+pub(crate) const DRAFT: &str = "new";
 
 #[cfg(test)]
 mod tests {

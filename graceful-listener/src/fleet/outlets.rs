@@ -1,7 +1,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,9 @@ use super::definition::LogTarget;
 use super::host::Host;
 use super::program::Program;
 use crate::failure::reason;
-use crate::log_command::LogCommand;
+use crate::log_command::{LogCommand, own_output};
+use crate::log_keeper;
+use crate::log_tail::{self, LogTail};
 use crate::ports::{PortName, Ports};
 use crate::process::{Certificate, Identity, Process};
 use crate::sockets::{Held, SocketFile};
@@ -46,6 +48,15 @@ impl Program {
                     let (reader, writer) = (reader.into(), writer.into());
                     let mut log = LogCommand::resume(command.clone(), reader, writer, output);
                     log.process = reader_left(&host.run, &self.name);
+                    let left = log.process.as_ref().and_then(tail_of);
+                    let tail = match left {
+                        Some(file) => LogTail::resume(file, &log.reader),
+                        None => LogTail::new(&log.reader),
+                    };
+                    match tail {
+                        Ok(tail) => log.tail = Some(tail.into()),
+                        Err(error) => failed("the end of the log", &error),
+                    }
                     self.log = Some(log);
                     self.watch_log(host);
                 }
@@ -116,11 +127,7 @@ fn pipe_of(process: &Process) -> io::Result<Option<(OwnedFd, OwnedFd, [OwnedFd; 
     }
     let reader = File::open(&path)?;
     let writer = OpenOptions::new().write(true).open(&path)?;
-    let output = [
-        io::stdout().as_fd().try_clone_to_owned()?,
-        io::stderr().as_fd().try_clone_to_owned()?,
-    ];
-    Ok(Some((reader.into(), writer.into(), output)))
+    Ok(Some((reader.into(), writer.into(), own_output()?)))
 }
 
 /// Returns the log command that still reads the pipe, if it does.
@@ -128,6 +135,15 @@ fn reader_left(run: &Path, program: &str) -> Option<Process> {
     let text = fs::read_to_string(reader_path(run, program)).ok()?;
     let (identity, _) = Identity::parse(&text)?;
     identity.find().ok()?
+}
+
+/// Returns where the keeper of a log notes what comes last.
+fn tail_of(keeper: &Process) -> Option<OwnedFd> {
+    let path = format!("/proc/{}/fd/{}", keeper.pid(), log_keeper::TAIL);
+    let name = fs::read_link(&path).ok()?;
+    let is_one = name.to_str()?.contains(log_tail::NAME);
+    let opened = is_one.then(|| File::options().read(true).write(true).open(path));
+    Some(opened?.ok()?.into())
 }
 
 fn reader_path(run: &Path, program: &str) -> PathBuf {

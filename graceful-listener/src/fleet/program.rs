@@ -1,3 +1,4 @@
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 use std::vec;
@@ -392,8 +393,19 @@ impl Program {
 
     /// Starts one of the instances.
     pub(crate) fn start(&mut self, position: usize, host: &Host) -> Option<i32> {
-        self.open_log(host);
+        let log = self.open_log(host);
         let instance = &mut self.instances[position];
+        if self.remembered == 0 {
+            // Without that, a supervisor after us would not know whose process it is.
+            let why = "it is not started while its state cannot be written down".into();
+            instance.postpone(&self.name, host, why);
+            return None;
+        }
+        if let Err(error) = log {
+            let why = format!("failed to make a pipe for the log: {}", reason(&error));
+            instance.postpone(&self.name, host, why);
+            return None;
+        }
         if self.recipe.definition.listen.is_empty() {
             (instance.generation, instance.recipe) = (self.generation, Rc::clone(&self.recipe));
         }
@@ -412,26 +424,20 @@ impl Program {
     }
 
     /// Makes sure that somebody reads what the instances write.
-    fn open_log(&mut self, host: &Host) {
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no room for the pipe.
+    fn open_log(&mut self, host: &Host) -> io::Result<()> {
         let Some(LogTarget::Command(command)) = &self.recipe.definition.log else {
             self.close_log(host);
-            return;
+            return Ok(());
         };
-        if self.log.as_ref().is_some_and(|log| log.command == *command) {
-            return;
+        if self.log.as_ref().is_none_or(|log| log.command != *command) {
+            self.log = Some(LogCommand::kept(command.clone())?);
+            self.look_after_log(host);
         }
-        match LogCommand::start(command.clone(), true) {
-            Ok(log) => {
-                self.log = Some(log);
-                self.watch_log(host);
-            }
-            Err(error) => host.log.line(format_args!(
-                "{}: failed to execute log command {}: {}",
-                self.name,
-                command.display(),
-                reason(&error)
-            )),
-        }
+        Ok(())
     }
 
     /// Looks after the log command.
@@ -490,6 +496,11 @@ impl Program {
             return None;
         }
         self.counter.as_mut()
+    }
+
+    /// Takes note of what is written down.
+    pub(super) fn set_remembered(&mut self, memory: &Memory) {
+        self.remembered = memory.digest();
     }
 
     pub(crate) const fn counter(&self) -> Option<&Counter> {

@@ -179,7 +179,7 @@ impl Recipe {
         host: &Host,
         program: &str,
         index: u32,
-        certificate: Option<&Certificate>,
+        certificate: &Certificate,
         cgroup: Option<&Cgroup>,
         outlets: Outlets<'_>,
     ) -> Result<Process, Refusal> {
@@ -228,7 +228,7 @@ impl Recipe {
             dir: Some(&directory),
             descriptors: &descriptors,
             listen_pid: !ports.is_empty(),
-            certificate,
+            certificate: Some(certificate),
             cgroup,
             limits: &self.definition.limits,
             umask: self.definition.umask,
@@ -238,7 +238,7 @@ impl Recipe {
         }
         .spawn()
         .map_err(|error| {
-            let full = matches!(error.step, Step::Clone | Step::Cgroup)
+            let full = matches!(error.step, Step::Clone | Step::Cgroup | Step::Record)
                 || matches!(
                     error.error.raw_os_error(),
                     Some(libc::EMFILE | libc::ENFILE)

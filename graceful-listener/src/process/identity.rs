@@ -3,15 +3,14 @@
     reason = "what a process writes about itself between clone and exec"
 )]
 
-use std::cell::Cell;
 use std::ffi::{CStr, CString, c_void};
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc::{self, pid_t};
@@ -117,59 +116,73 @@ impl Identity {
 ///
 /// It appears under its name complete, and while its process lives it is there:
 /// whoever comes after a supervisor that was killed finds every process it has
-/// started.
+/// started. The room for it is taken before there is a process.
 #[derive(Debug)]
 pub(crate) struct Certificate {
-    draft: OwnedFd,
+    draft: File,
     draft_path: CString,
     path: CString,
     /// What follows the numbers that only the new process knows.
     rest: Vec<u8>,
-    /// What kept the process from filling it in.
-    errno: Cell<libc::c_int>,
 }
 
 impl Certificate {
-    /// Prepares the file; `rest` is appended to who the process is.
+    /// Prepares the file, as `draft`; `rest` is appended to who the process is.
+    ///
+    /// If there is a draft already, its room is used.
     ///
     /// # Errors
     ///
-    /// Fails if the file cannot be made.
-    pub(crate) fn prepare(path: &Path, rest: &str) -> io::Result<Self> {
-        let draft_path = draft(path);
-        let draft = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o644)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&draft_path)?;
+    /// Fails if the file cannot be made, or there is no room for it.
+    pub(crate) fn prepare(path: &Path, draft: &Path, rest: &str) -> io::Result<Self> {
         let mut text = String::from("\nboot ");
         // Writing to a string does not fail.
         let _ = writeln!(text, "{}", boot_id()?);
         text.push_str(rest);
-        Ok(Self {
-            draft: draft.into(),
-            draft_path: CString::new(draft_path.as_os_str().as_bytes())?,
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(draft)?;
+        let certificate = Self {
+            draft: file,
+            draft_path: CString::new(draft.as_os_str().as_bytes())?,
             path: CString::new(path.as_os_str().as_bytes())?,
             rest: text.into_bytes(),
-            errno: Cell::new(0),
-        })
+        };
+        certificate
+            .take_room()
+            .inspect_err(|_| drop(fs::remove_file(draft)))?;
+        Ok(certificate)
     }
 
-    /// Returns what kept the process from filling it in, after it was started.
-    pub(crate) fn result(&self) -> io::Result<()> {
-        match self.errno.get() {
-            0 => Ok(()),
-            errno => Err(io::Error::from_raw_os_error(errno)),
+    fn take_room(&self) -> io::Result<()> {
+        let needed = Text::ROOM + self.rest.len();
+        if self.draft.metadata()?.len() < needed as u64 {
+            // A file that is only told its length has no room yet.
+            self.draft.write_all_at(&vec![b' '; needed.max(ROOM)], 0)?;
+        }
+        Ok(())
+    }
+
+    /// Returns what its room is kept as, for the file of a process that has ended,
+    /// or was not made.
+    pub(crate) fn keep_room(path: &Path, draft: &Path) {
+        match fs::rename(path, draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => drop(fs::remove_file(path)),
+            _ => {}
         }
     }
 
-    /// Removes what was prepared for a process that was not started.
+    /// Removes what was prepared for a process that was not made.
     pub(crate) fn discard(&self) {
-        // It is removed by the process if that came so far.
-        // SAFETY: a string that outlives the call.
-        unsafe { libc::unlink(self.draft_path.as_ptr()) };
+        // It has its name if the process came so far.
+        for path in [&self.draft_path, &self.path] {
+            // SAFETY: a string that outlives the call.
+            unsafe { libc::unlink(path.as_ptr()) };
+        }
     }
 
     /// Writes the file for a process that could not do so itself.
@@ -186,19 +199,22 @@ impl Certificate {
 
     /// Fills the file in, and gives it its name.
     ///
+    /// # Errors
+    ///
+    /// Fails with the number of the error.
+    ///
     /// # Safety
     ///
     /// Only between clone and exec; it makes nothing but system calls.
-    pub(super) unsafe fn fill_in(&self) {
-        // SAFETY: the caller's promise.
-        if unsafe { self.try_fill_in() }.is_none() {
-            // SAFETY: the address is always valid.
-            let errno = unsafe { *libc::__errno_location() };
-            // A short write sets no error; that is a full disk.
-            self.errno
-                .set(if errno == 0 { libc::ENOSPC } else { errno });
-            // SAFETY: a string that outlives the call.
-            unsafe { libc::unlink(self.draft_path.as_ptr()) };
+    pub(super) unsafe fn fill_in(&self) -> Result<(), libc::c_int> {
+        // SAFETY: the caller's promise; the address is always valid.
+        unsafe {
+            *libc::__errno_location() = 0;
+            self.try_fill_in().ok_or_else(|| {
+                let errno = *libc::__errno_location();
+                // A short write sets no error; that is a full disk.
+                if errno == 0 { libc::ENOSPC } else { errno }
+            })
         }
     }
 
@@ -206,7 +222,6 @@ impl Certificate {
         let mut text = Text::default();
         // SAFETY: async-signal-safe calls on values made before, and on buffers here.
         unsafe {
-            *libc::__errno_location() = 0;
             let pid = libc::getpid();
             let pidfd = valid(libc::syscall(libc::SYS_pidfd_open, pid, 0) as RawFd)?;
             let mut stat = MaybeUninit::<libc::stat>::uninit();
@@ -231,6 +246,8 @@ impl Certificate {
             if usize::try_from(written) != Ok(expected) {
                 return None;
             }
+            let expected = libc::off_t::try_from(expected).ok()?;
+            valid(libc::ftruncate(self.draft.as_raw_fd(), expected))?;
             valid(libc::rename(self.draft_path.as_ptr(), self.path.as_ptr()))?;
         }
         Some(())
@@ -239,20 +256,22 @@ impl Certificate {
 
 /// Text put together without allocating; there is room for all that is pushed.
 struct Text {
-    bytes: [u8; 96],
+    bytes: [u8; Self::ROOM],
     length: usize,
 }
 
 impl Default for Text {
     fn default() -> Self {
         Self {
-            bytes: [0; 96],
+            bytes: [0; Self::ROOM],
             length: 0,
         }
     }
 }
 
 impl Text {
+    const ROOM: usize = 96;
+
     fn push(&mut self, text: &[u8]) {
         for (place, byte) in self.bytes[self.length..].iter_mut().zip(text) {
             *place = *byte;
@@ -300,22 +319,31 @@ pub(crate) fn boot_id() -> io::Result<String> {
     Ok(id.trim_end().into())
 }
 
-fn draft(path: &Path) -> PathBuf {
+/// Returns the name for a file that is not complete yet.
+pub(crate) fn draft(path: &Path) -> PathBuf {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
     draft.into()
 }
 
+/// What most of these files have room in, however long their numbers are.
+const ROOM: usize = 256;
 const OWN_STAT: &CStr = c"/proc/self/stat";
 
 #[cfg(test)]
 mod tests {
     use std::ffi::{OsStr, OsString};
 
-    use super::super::{Exit, Signal, Spawn};
+    use std::os::unix::fs::MetadataExt;
+
+    use super::super::{Exit, Signal, Spawn, SpawnError, Step};
     use super::*;
 
     fn start(certificate: &Certificate) -> Process {
+        try_start(certificate).unwrap()
+    }
+
+    fn try_start(certificate: &Certificate) -> Result<Process, SpawnError> {
         let args: [OsString; 1] = ["600".into()];
         let env: [(OsString, OsString); 1] = [("PATH".into(), "/usr/bin:/bin".into())];
         Spawn {
@@ -323,7 +351,6 @@ mod tests {
             ..Spawn::new(OsStr::new("sleep"), &args, &env)
         }
         .spawn()
-        .unwrap()
     }
 
     fn end(process: &Process) {
@@ -337,9 +364,8 @@ mod tests {
     fn process_writes_down_who_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it.pid");
-        let certificate = Certificate::prepare(&path, "program it\n").unwrap();
+        let certificate = Certificate::prepare(&path, &draft(&path), "program it\n").unwrap();
         let process = start(&certificate);
-        certificate.result().unwrap();
         let text = fs::read_to_string(&path).unwrap();
         let (identity, rest) = Identity::parse(&text).unwrap();
         assert_eq!(identity, Identity::of(&process).unwrap());
@@ -362,7 +388,8 @@ mod tests {
     #[test]
     fn process_that_only_has_the_number_is_not_taken() {
         let dir = tempfile::tempdir().unwrap();
-        let certificate = Certificate::prepare(&dir.path().join("it.pid"), "").unwrap();
+        let path = dir.path().join("it.pid");
+        let certificate = Certificate::prepare(&path, &draft(&path), "").unwrap();
         let process = start(&certificate);
         let identity = Identity::of(&process).unwrap();
         let others = [
@@ -387,19 +414,39 @@ mod tests {
     }
 
     #[test]
-    fn file_that_cannot_be_filled_in_is_told_and_the_program_runs() {
+    fn program_that_cannot_be_written_down_does_not_run() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it.pid");
-        let certificate = Certificate::prepare(&path, "").unwrap();
+        let certificate = Certificate::prepare(&path, &draft(&path), "").unwrap();
         fs::create_dir(&path).unwrap();
+        let error = try_start(&certificate).unwrap_err();
+        assert_eq!(error.step, Step::Record);
+        assert_eq!(error.error.raw_os_error(), Some(libc::EISDIR));
+        certificate.discard();
+        assert!(!draft(&path).exists(), "a draft is left");
+    }
+
+    #[test]
+    fn room_of_a_process_that_has_ended_is_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, draft) = (dir.path().join("it.pid"), dir.path().join("it.new"));
+        // Longer than what follows.
+        let rest = "program it\n".repeat(20);
+        let certificate = Certificate::prepare(&path, &draft, &rest).unwrap();
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        let before = inode(&draft);
         let process = start(&certificate);
-        let error = certificate.result().unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EISDIR));
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "a draft is left"
-        );
+        assert_eq!(inode(&path), before);
+        end(&process);
+        Certificate::keep_room(&path, &draft);
+        assert!(!path.exists());
+        let certificate = Certificate::prepare(&path, &draft, "short\n").unwrap();
+        let process = start(&certificate);
+        assert_eq!(inode(&path), before);
+        let text = fs::read_to_string(&path).unwrap();
+        let (identity, rest) = Identity::parse(&text).unwrap();
+        assert_eq!(identity, Identity::of(&process).unwrap());
+        assert_eq!(rest, "short\n");
         end(&process);
     }
 

@@ -163,6 +163,8 @@ pub(crate) enum Step {
     Clone,
     Group,
     Cgroup,
+    /// It is written down who it is.
+    Record,
     Limits,
     Descriptors,
     Signals,
@@ -179,6 +181,7 @@ impl fmt::Display for Step {
             Self::Clone => "failed to make a process",
             Self::Group => "failed to make a process group",
             Self::Cgroup => "failed to enter the control group",
+            Self::Record => "failed to write down who it is",
             Self::Limits => "failed to set the limits",
             Self::Descriptors => "failed to pass the descriptors",
             Self::Signals => "failed to set the signals",
@@ -264,7 +267,9 @@ impl Child<'_> {
                 check_long(written as libc::c_long, Step::Cgroup)?;
             }
             if let Some(certificate) = self.certificate {
-                certificate.fill_in();
+                certificate
+                    .fill_in()
+                    .map_err(|errno| (Step::Record, errno))?;
             }
             for (resource, limit) in &self.limits {
                 check(libc::setrlimit(*resource, limit), Step::Limits)?;

@@ -10,6 +10,7 @@ mod control_groups;
 mod faults;
 mod generations;
 mod keys;
+mod log_commands;
 mod states;
 mod succession;
 mod torture;

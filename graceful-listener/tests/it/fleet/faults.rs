@@ -5,7 +5,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::command_line::{code, fleet, stderr};
-use super::fixture::{Fleet, SLEEP};
+use super::fixture::{Fleet, SLEEP, shell};
 use crate::small_disk::SmallDisk;
 
 #[test]
@@ -38,6 +38,79 @@ fn full_disk_stops_no_program_and_the_status_follows_when_there_is_room() {
         (instances == [("RUNNING".into(), Some(children[0]))]).then_some(())
     });
     fleet.command("stop-web").unwrap();
+    fleet.stop();
+    drop(disk);
+}
+
+#[test]
+fn full_disk_and_a_killed_supervisor_double_nothing() {
+    let mut fleet = Fleet::empty();
+    let Some(disk) = SmallDisk::over(fleet.path()) else {
+        return;
+    };
+    fs::create_dir(fleet.path().join("programs")).unwrap();
+    let (log, starts) = (
+        tempfile::NamedTempFile::new(),
+        tempfile::NamedTempFile::new(),
+    );
+    let (log, starts) = (log.unwrap(), starts.unwrap());
+    symlink(log.path(), fleet.path().join("fleet.log")).unwrap();
+    let program = |name: &str| {
+        let script = format!("echo {name} >> {}; exec sleep 600", starts.path().display());
+        shell(&script, "restart = \"always\"\nlog = \"/dev/null\"\n")
+    };
+    let started = |name: &str| {
+        let starts = fs::read_to_string(starts.path()).unwrap();
+        starts.lines().filter(|line| *line == name).count()
+    };
+    fleet.program("web", &program("web"));
+    fleet.program("other", &(program("other") + "autostart = false\n"));
+    fleet.start();
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.wait_for("other", &["STOPPED"]);
+    disk.fill();
+    // It has had room for its pid file, and has it again.
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(before[0].cast_signed()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    fleet.wait("another process", || (started("web") == 2).then_some(()));
+    let web = fleet.children();
+    assert_eq!(web.len(), 1, "{web:?}");
+    // This one never had any.
+    fleet.submit("start-other");
+    fleet.wait_for_log("other:0 STOPPED -> BACKOFF: it is not started while it cannot be written");
+    fleet.kill();
+    let output = self::fleet(fleet.path(), &["run"]);
+    assert_eq!(code(&output), 1);
+    let text = stderr(&output);
+    assert!(
+        text.contains("fleet.pid") && text.contains("No space left on device"),
+        "{text}"
+    );
+    disk.empty();
+    fleet.start();
+    fleet.wait_for_log("adopted 1 processes");
+    fleet.wait_for_log(&format!("web:0 is process {} still", web[0]));
+    let other = fleet.wait_for("other", &["RUNNING"]);
+    assert_eq!(fleet.wait_for("web", &["RUNNING"]), web);
+    assert_eq!((started("web"), started("other")), (2, 1));
+    assert_eq!(fleet.children(), other, "what was adopted is no child");
+    assert_eq!(fleet.pid_files().len(), 2);
+    fleet.command("stop-web").unwrap();
+    fleet.command("stop-other").unwrap();
+    fleet.wait("no room kept", || {
+        let mut files = fs::read_dir(fleet.path().join("run")).unwrap();
+        files
+            .all(|file| {
+                file.unwrap()
+                    .path()
+                    .extension()
+                    .is_none_or(|end| end == "json")
+            })
+            .then_some(())
+    });
     fleet.stop();
     drop(disk);
 }

@@ -206,12 +206,11 @@ fn output_goes_to_a_command_that_is_started_again_when_it_ends() {
     let lines = || fs::read_to_string(&path).unwrap().lines().count();
     fleet.wait("lines", || (lines() > 3).then_some(()));
     let children = fleet.children();
-    let cat = children.iter().find(|pid| {
-        crate::process::command_line(**pid)
-            .windows(5)
-            .any(|part| part == b"cat >")
-    });
-    let cat = *cat.expect("no log command");
+    let mut readers = children
+        .iter()
+        .flat_map(|child| crate::process::children(*child));
+    let cat = readers.find(|pid| crate::process::command_line(*pid).starts_with(b"/bin/sh"));
+    let cat = cat.expect("no log command");
     nix::sys::signal::killpg(
         nix::unistd::Pid::from_raw(cat.cast_signed()),
         nix::sys::signal::Signal::SIGKILL,
