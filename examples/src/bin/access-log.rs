@@ -56,7 +56,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
         // The last layer is the first that sees a request.
         .layer(access_log);
 
-    let listener = TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(&address)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}"))?;
     println!("listening on http://{}", listener.local_addr()?);
     // Tells the layer the client's address.
     let app = app.into_make_service_with_connect_info::<SocketAddr>();

@@ -7,19 +7,40 @@
 //! RECORDS=100000 rotating-log /tmp/logs
 //! ```
 
-#![expect(clippy::print_stdout, reason = "it shows what happens")]
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "it shows what happens"
+)]
 
 use std::env;
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use file_rotatelogs::{Compression, NonBlocking, RotateLogs};
 use tracing::info;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}"));
+            eprintln!("rotating-log: {error}{}", cause.unwrap_or_default());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let directory = PathBuf::from(env::args_os().nth(1).unwrap_or_else(|| "logs".into()));
-    let records: u32 = env::var("RECORDS").map_or(Ok(1_000), |text| text.parse())?;
+    let records: u32 = match env::var("RECORDS") {
+        Ok(text) => text
+            .parse()
+            .map_err(|_| format!("RECORDS: `{text}` is not a number of records"))?,
+        Err(_) => 1_000,
+    };
 
     let logs = RotateLogs::builder(directory.join("app.%Y%m%d.log"))
         .link(directory.join("app.log"))

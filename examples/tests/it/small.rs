@@ -75,6 +75,27 @@ fn rotating_log_keeps_five_files_and_compresses_the_old_ones() {
 }
 
 #[test]
+fn rotating_log_says_what_it_cannot_do() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for (directory, records, reason) in [
+        (dir.path(), "many", "RECORDS: `many` is not a number"),
+        (&file, "1", "file\": File exists"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_rotating-log"))
+            .arg(directory)
+            .env("RECORDS", records)
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.starts_with("rotating-log: "), "{said}");
+        assert!(said.contains(reason), "{said}");
+    }
+}
+
+#[test]
 fn traced_queries_shows_time_arguments_slow_ones_and_failures() {
     let mut program = Command::new(env!("CARGO_BIN_EXE_traced-queries"))
         .stdout(Stdio::piped())

@@ -138,7 +138,8 @@ impl<'c> Executor<'c> for &'c mut NullConnection {
     where
         'c: 'e,
     {
-        unimplemented!()
+        let error = Error::Protocol("the null driver describes nothing".to_owned());
+        Box::pin(std::future::ready(Err(error)))
     }
 }
 
@@ -337,7 +338,7 @@ impl Row for NullRow {
     }
 
     fn try_get_raw<I: ColumnIndex<Self>>(&self, _: I) -> Result<NullValueRef, Error> {
-        unimplemented!()
+        Err(Error::ColumnIndexOutOfBounds { index: 0, len: 0 })
     }
 }
 
