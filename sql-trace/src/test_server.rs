@@ -141,87 +141,116 @@ struct Server {
     process: Running,
     directory: Directory,
     port: Option<u16>,
+    launch: Launch,
+}
+
+/// How a server is run, and run again.
+struct Launch {
+    kind: Kind,
+    options: TestServerOptions,
+    /// The server's command, and the path of its socket, given the port it is
+    /// to have.
+    command: Box<dyn Fn(Option<u16>) -> (Command, PathBuf) + Send + Sync>,
 }
 
 struct Running {
     child: Child,
+    /// Ends the server at once, and its children with it.
     stop: Signal,
 }
 
 /// What tells one kind of server from another.
+#[derive(Clone, Copy)]
 struct Kind {
     name: &'static str,
     /// Ends the server at once, and its children with it.
     stop: Signal,
+    /// Ends the server in order, so that it loses nothing, but does not wait for
+    /// its clients.
+    shut_down: Signal,
     /// Whether the stranger at the other end of the socket is a server that
     /// takes statements.
     answers: fn(&mut UnixStream) -> io::Result<bool>,
 }
 
 impl Server {
-    /// Runs the server that `command` makes, given the port it is to have.
-    fn start(
-        kind: &Kind,
-        directory: Directory,
-        options: &TestServerOptions,
-        socket: impl Fn(Option<u16>) -> PathBuf,
-        command: impl Fn(Option<u16>) -> Command,
-    ) -> Result<Self, TestServerError> {
+    fn start(directory: Directory, launch: Launch) -> Result<Self, TestServerError> {
         // A port that was free can be taken by the time the server asks for
         // it, as neither server can be handed a socket.
-        let attempts = if options.tcp { 5 } else { 1 };
-        let mut failure = TestServerError::new(format!("cannot start {}", kind.name));
+        let attempts = if launch.options.tcp { 5 } else { 1 };
+        let mut failure = TestServerError::new(format!("cannot start {}", launch.kind.name));
         for _ in 0..attempts {
-            let port = match options.tcp {
+            let port = match launch.options.tcp {
                 true => Some(free_port().map_err(|e| {
                     TestServerError::because("cannot find a free port of 127.0.0.1", e)
                 })?),
                 false => None,
             };
-            let mut command = command(port);
-            command.args(&options.args);
-            let log = directory.log().map_err(|e| {
-                TestServerError::because(
-                    format!("cannot write {}", directory.log_path().display()),
-                    e,
-                )
-            })?;
-            let error_log = log.try_clone().map_err(|e| {
-                TestServerError::because(format!("cannot log for {}", kind.name), e)
-            })?;
-            command
-                .stdin(Stdio::null())
-                .stdout(log)
-                .stderr(error_log)
-                .current_dir(directory.path());
-            let program = command.get_program().to_owned();
-            let child = process::spawn(command, kind.stop).map_err(|e| {
-                TestServerError::because(format!("cannot run {}", program.display()), e)
-            })?;
-            let mut process = Running {
-                child,
-                stop: kind.stop,
-            };
-            match process.wait_until_ready(kind, &socket(port), options.timeout) {
-                Ok(()) => {
+            match launch.run(&directory, port) {
+                Ok(process) => {
                     return Ok(Self {
                         process,
                         directory,
                         port,
+                        launch,
                     });
                 }
-                Err(reason) => {
-                    drop(process);
-                    failure = TestServerError::new(format!(
-                        "cannot start {} by {}: {reason}",
-                        kind.name,
-                        program.display()
-                    ))
-                    .with_log(directory.read_log());
-                }
+                Err(error) => failure = error,
             }
         }
         Err(failure)
+    }
+
+    fn stop(&mut self) {
+        self.process.end(self.launch.kind.shut_down);
+    }
+
+    fn restart(&mut self) -> Result<(), TestServerError> {
+        self.stop();
+        self.process = self.launch.run(&self.directory, self.port)?;
+        Ok(())
+    }
+}
+
+impl Launch {
+    fn run(&self, directory: &Directory, port: Option<u16>) -> Result<Running, TestServerError> {
+        let kind = &self.kind;
+        let (mut command, socket) = (self.command)(port);
+        command.args(&self.options.args);
+        let log = directory.log().map_err(|e| {
+            TestServerError::because(
+                format!("cannot write {}", directory.log_path().display()),
+                e,
+            )
+        })?;
+        let error_log = log
+            .try_clone()
+            .map_err(|e| TestServerError::because(format!("cannot log for {}", kind.name), e))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(error_log)
+            .current_dir(directory.path());
+        let program = command.get_program().to_owned();
+        let child = process::spawn(command, kind.stop).map_err(|e| {
+            TestServerError::because(format!("cannot run {}", program.display()), e)
+        })?;
+        let mut process = Running {
+            child,
+            stop: kind.stop,
+        };
+        match process.wait_until_ready(kind, &socket, self.options.timeout) {
+            Ok(()) => Ok(process),
+            Err(reason) => {
+                drop(process);
+                Err(TestServerError::new(format!(
+                    "cannot start {} by {}: {reason}",
+                    kind.name,
+                    program.display()
+                ))
+                .with_log(directory.read_log()))
+            }
+        }
     }
 }
 
@@ -249,15 +278,14 @@ impl Running {
             std::thread::sleep(PAUSE);
         }
     }
-}
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        /// More than either server needs for ending at once.
+    /// Sends the signal, unless the server has ended, and waits for its end.
+    fn end(&mut self, signal: Signal) {
+        /// More than either server needs for ending.
         const PATIENCE: Duration = Duration::from_secs(10);
 
         if let Ok(None) = self.child.try_wait() {
-            let _ = kill_process(Pid::from_child(&self.child), self.stop);
+            let _ = kill_process(Pid::from_child(&self.child), signal);
             let stopping = Instant::now();
             while let Ok(None) = self.child.try_wait() {
                 if stopping.elapsed() >= PATIENCE {
@@ -268,6 +296,12 @@ impl Drop for Running {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end(self.stop);
     }
 }
 

@@ -107,7 +107,7 @@ fn run(options: &Options) -> Result<bool, String> {
         true => Some(SmallDisk::mount(&place.logs)?),
         false => None,
     };
-    let postgres = match options.fault.contains(&Fault::RestartPostgres) {
+    let mut postgres = match options.fault.contains(&Fault::RestartPostgres) {
         true => Some(TestPostgres::start().map_err(|error| error.to_string())?),
         false => None,
     };
@@ -130,6 +130,7 @@ fn run(options: &Options) -> Result<bool, String> {
     let whole = Duration::from_secs(options.seconds.into());
     let mut deploys = Vec::new();
     let mut faults = options.fault.iter();
+    let mut mended = None;
     let events = options.deploys + 1;
     for number in 1..=events {
         let due = whole * number / events;
@@ -144,8 +145,13 @@ fn run(options: &Options) -> Result<bool, String> {
             && let Some(fault) = faults.next()
         {
             println!("{:>5.1} s  {fault:?}", began.elapsed().as_secs_f64());
-            fault.strike(&service, &place, postgres.as_ref())?;
+            fault.strike(&service, &place, postgres.as_mut())?;
+            mended = Some(Instant::now());
         }
+    }
+    // What comes after a fault is to be seen, too.
+    if let Some(mended) = mended {
+        std::thread::sleep((RECOVERY * 2).saturating_sub(mended.elapsed()));
     }
     let samples = running.stop();
     let seconds = began.elapsed().as_secs_f64();
@@ -159,6 +165,7 @@ fn run(options: &Options) -> Result<bool, String> {
         found: logs.compare(&samples),
         logs: &logs,
         reported_lost: logs::reported_lost(&messages),
+        recovered: mended.map(|mended| mended + RECOVERY),
         deploys: deploys.len(),
     };
     report.print();
@@ -196,6 +203,8 @@ struct Report<'a> {
     logs: &'a Logs,
     found: Comparison,
     reported_lost: (u64, u64),
+    /// When no fault is to be felt any more.
+    recovered: Option<Instant>,
     deploys: usize,
 }
 
@@ -272,6 +281,13 @@ impl Report<'_> {
         let restarts = options.fault.contains(&Fault::RestartPostgres);
         let unavailable = if restarts { usize::MAX } else { 0 };
         check("requests answered 503", self.unavailable(), unavailable);
+        let recovered = |sample: &&Sample| self.recovered.is_some_and(|at| sample.began >= at);
+        let late = self.samples.iter().filter(recovered);
+        check(
+            "requests answered 503 when the fault was over",
+            late.filter(|sample| sample.end == Ok(503)).count(),
+            0,
+        );
         let odd = |sample: &&Sample| !matches!(sample.end, Ok(200 | 201 | 302 | 503) | Err(_));
         let odd = self.samples.iter().filter(odd).count();
         check("requests answered otherwise", odd, 0);
@@ -326,6 +342,9 @@ impl Report<'_> {
         })
     }
 }
+
+/// How long a fault may be felt after its end.
+const RECOVERY: Duration = Duration::from_secs(1);
 
 /// That write to a full disk: the access log and the SQL log, of two generations.
 const LOGS: usize = 2;

@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use super::account::Account;
 use super::directory::Directory;
 use super::{
-    Kind, Server, TestServerError, TestServerOptions, account, find_program, path, read_bytes, run,
-    template, version,
+    Kind, Launch, Server, TestServerError, TestServerOptions, account, find_program, path,
+    read_bytes, run, template, version,
 };
 
 /// A MariaDB or MySQL server of one's own for a test.
@@ -67,10 +67,6 @@ impl TestMysql {
     /// # Errors
     ///
     /// As [`start`](Self::start).
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "options are made for one start"
-    )]
     pub fn start_with(options: TestServerOptions) -> Result<Self, TestServerError> {
         let program = find(&path(), &PLACES.map(PathBuf::from))?;
         let account = account(&["mysql", "nobody"])?;
@@ -86,11 +82,11 @@ impl TestMysql {
         std::fs::write(&init, "CREATE DATABASE IF NOT EXISTS test;\n")
             .map_err(|e| TestServerError::because(format!("cannot write {}", init.display()), e))?;
         let run = directory.path().to_owned();
-        let socket = |_| run.join(SOCKET);
-        let server = Server::start(&KIND, directory, &options, socket, |port| {
+        let command = move |port: Option<u16>| {
+            let socket = run.join(SOCKET);
             let mut command = server_command(&program, &data, account);
             command
-                .arg(option("socket", &run.join(SOCKET)))
+                .arg(option("socket", &socket))
                 .arg(option("pid-file", &run.join("pid")))
                 .arg(option("tmpdir", &run))
                 .arg(option("init-file", &init));
@@ -102,8 +98,14 @@ impl TestMysql {
                     command.arg("--skip-networking");
                 }
             }
-            command
-        })?;
+            (command, socket)
+        };
+        let launch = Launch {
+            kind: KIND,
+            options,
+            command: Box::new(command),
+        };
+        let server = Server::start(directory, launch)?;
         Ok(Self { server })
     }
 
@@ -143,6 +145,27 @@ impl TestMysql {
         self.server.directory.read_log()
     }
 
+    /// Shuts the server down as an operator does: its clients are cut off, what
+    /// they committed stays, and its URL leads nowhere until
+    /// [`restart`](Self::restart).
+    ///
+    /// This blocks the thread, for ten seconds at most.
+    pub fn stop(&mut self) {
+        self.server.stop();
+    }
+
+    /// Runs the server again, with its data and under the same URL, and returns
+    /// when it answers. It is [stopped](Self::stop) before if it still runs.
+    ///
+    /// This blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the server does not start, with its log.
+    pub fn restart(&mut self) -> Result<(), TestServerError> {
+        self.server.restart()
+    }
+
     /// The server's process.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -163,6 +186,7 @@ const KIND: Kind = Kind {
     name: "MariaDB",
     // It has no children, and nothing here is to survive.
     stop: Signal::KILL,
+    shut_down: Signal::TERM,
     answers,
 };
 

@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use super::account::Account;
 use super::directory::Directory;
 use super::{
-    Kind, Server, TestServerError, TestServerOptions, account, find_program, path, read_bytes, run,
-    template, version,
+    Kind, Launch, Server, TestServerError, TestServerOptions, account, find_program, path,
+    read_bytes, run, template, version,
 };
 
 /// A PostgreSQL server of one's own for a test.
@@ -66,10 +66,6 @@ impl TestPostgres {
     /// # Errors
     ///
     /// As [`start`](Self::start).
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "options are made for one start"
-    )]
     pub fn start_with(options: TestServerOptions) -> Result<Self, TestServerError> {
         let program = find(&path(), Path::new("/usr/lib/postgresql"))?;
         let account = account(&["postgres", "nobody"])?;
@@ -80,8 +76,7 @@ impl TestPostgres {
             initialise(&program, &data, account)
         })?;
         let run = directory.path().to_owned();
-        let socket = |port: Option<u16>| run.join(format!(".s.PGSQL.{}", port.unwrap_or(PORT)));
-        let server = Server::start(&KIND, directory, &options, socket, |port| {
+        let command = move |port: Option<u16>| {
             let mut command = Command::new(&program);
             command.arg("-D").arg(&data).arg("-k").arg(&run);
             match port {
@@ -98,8 +93,15 @@ impl TestPostgres {
                 command.arg("-c").arg(setting);
             }
             as_account(&mut command, account);
-            command
-        })?;
+            let socket = run.join(format!(".s.PGSQL.{}", port.unwrap_or(PORT)));
+            (command, socket)
+        };
+        let launch = Launch {
+            kind: KIND,
+            options,
+            command: Box::new(command),
+        };
+        let server = Server::start(directory, launch)?;
         Ok(Self { server })
     }
 
@@ -140,6 +142,27 @@ impl TestPostgres {
         self.server.directory.read_log()
     }
 
+    /// Shuts the server down as an operator does: its clients are cut off, what
+    /// they committed stays, and its URL leads nowhere until
+    /// [`restart`](Self::restart).
+    ///
+    /// This blocks the thread, for ten seconds at most.
+    pub fn stop(&mut self) {
+        self.server.stop();
+    }
+
+    /// Runs the server again, with its data and under the same URL, and returns
+    /// when it answers. It is [stopped](Self::stop) before if it still runs.
+    ///
+    /// This blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the server does not start, with its log.
+    pub fn restart(&mut self) -> Result<(), TestServerError> {
+        self.server.restart()
+    }
+
     /// The server's process.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -161,8 +184,9 @@ const PORT: u16 = 5432;
 
 const KIND: Kind = Kind {
     name: "PostgreSQL",
-    // An immediate shutdown: the postmaster ends its children too.
+    // An immediate shutdown and a fast one: the postmaster ends its children too.
     stop: Signal::QUIT,
+    shut_down: Signal::INT,
     answers,
 };
 

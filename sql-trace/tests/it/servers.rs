@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sql_trace::{TestMysql, TestPostgres, TestServerOptions};
-use sqlx::{Connection, MySqlConnection, PgConnection};
+use sqlx::{Connection, Executor, MySqlConnection, PgConnection};
 
 use crate::databases;
 
@@ -114,6 +114,56 @@ fn dropped_server_is_gone_with_its_directory() {
     drop(server);
     assert!(!runs(pid), "mariadbd runs on");
     assert!(!directory.exists(), "{} is left", directory.display());
+}
+
+#[tokio::test]
+async fn restarted_server_has_its_url_and_all_that_was_committed() {
+    let test = "restarted_server_has_its_url_and_all_that_was_committed";
+    if databases::postgres_is_missing(test) || databases::mysql_is_missing(test) {
+        return;
+    }
+    for tcp in [false, true] {
+        let options = match tcp {
+            false => TestServerOptions::new(),
+            true => TestServerOptions::new().tcp(),
+        };
+        let mut server = TestPostgres::start_with(options.clone()).unwrap();
+        let url = server.tcp_url().unwrap_or_else(|| server.url());
+        let mut client = PgConnection::connect(&url).await.unwrap();
+        client.execute("CREATE TABLE kept (n INT)").await.unwrap();
+        client.execute("INSERT INTO kept VALUES (7)").await.unwrap();
+        let pid = server.pid();
+        server.stop();
+        assert!(!runs(pid), "postgres runs on");
+        client.execute("SELECT 1").await.unwrap_err();
+        PgConnection::connect(&url).await.unwrap_err();
+        server.restart().unwrap();
+        let mut client = PgConnection::connect(&url).await.unwrap();
+        let kept: i32 = sqlx::query_scalar("SELECT n FROM kept")
+            .fetch_one(&mut client)
+            .await
+            .unwrap();
+        assert_eq!(kept, 7);
+
+        let mut server = TestMysql::start_with(options).unwrap();
+        let url = server.tcp_url().unwrap_or_else(|| server.url());
+        let mut client = MySqlConnection::connect(&url).await.unwrap();
+        client.execute("CREATE TABLE kept (n INT)").await.unwrap();
+        client.execute("INSERT INTO kept VALUES (7)").await.unwrap();
+        // Without a stop before: it is stopped first.
+        let pid = server.pid();
+        server.restart().unwrap();
+        assert!(
+            !runs(pid) && runs(server.pid()),
+            "mariadbd was not replaced"
+        );
+        let mut client = MySqlConnection::connect(&url).await.unwrap();
+        let kept: i32 = sqlx::query_scalar("SELECT n FROM kept")
+            .fetch_one(&mut client)
+            .await
+            .unwrap();
+        assert_eq!(kept, 7);
+    }
 }
 
 #[test]

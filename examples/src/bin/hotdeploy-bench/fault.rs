@@ -19,7 +19,7 @@ pub(crate) enum Fault {
     KillWorker,
     /// Another process holds SQLite's write lock, for three seconds at most.
     LockDatabase,
-    /// PostgreSQL crashes and starts again (runs a server of its own).
+    /// PostgreSQL is stopped, and started after a while (runs a server of its own).
     RestartPostgres,
     /// Nothing can be written to the logs for a while (mounts a tmpfs: needs root).
     FullLogDisk,
@@ -40,7 +40,7 @@ impl Fault {
         self,
         service: &Deployment,
         place: &Place,
-        postgres: Option<&TestPostgres>,
+        postgres: Option<&mut TestPostgres>,
     ) -> Result<(), String> {
         match self {
             Self::KillWorker => {
@@ -51,7 +51,12 @@ impl Fault {
                 let locked = lock(&place.database, Duration::from_secs(place.seconds.min(3)));
                 locked.map_err(|error| error.to_string())
             }
-            Self::RestartPostgres => crash(postgres.ok_or("PostgreSQL does not run")?.pid()),
+            Self::RestartPostgres => {
+                let postgres = postgres.ok_or("PostgreSQL does not run")?;
+                postgres.stop();
+                thread::sleep(Duration::from_secs(place.seconds));
+                postgres.restart().map_err(|error| error.to_string())
+            }
             Self::FullLogDisk => {
                 let full = Filler::fill(&place.logs).map_err(|error| error.to_string());
                 thread::sleep(Duration::from_secs(place.seconds));
@@ -75,15 +80,6 @@ async fn lock(database: &Path, time: Duration) -> sqlx::Result<()> {
     thread::sleep(time);
     connection.execute("ROLLBACK").await?;
     connection.close().await
-}
-
-/// When one of PostgreSQL's processes is killed it ends all others, and starts
-/// again from its log.
-fn crash(postmaster: u32) -> Result<(), String> {
-    let children = format!("/proc/{postmaster}/task/{postmaster}/children");
-    let children = fs::read_to_string(&children).map_err(|e| format!("{children}: {e}"))?;
-    let child = children.split_whitespace().next();
-    kill(child.and_then(|pid| pid.parse().ok()).ok_or("no process")?)
 }
 
 /// A file that takes all the room there is, until it is dropped.
