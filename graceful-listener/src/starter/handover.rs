@@ -3,7 +3,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use super::record::{FailureRecord, FileRecord, LogRecord, Record, SocketRecord, WorkerRecord};
+use super::record::{
+    FailureRecord, FileRecord, LeftoverRecord, LogRecord, Record, SocketRecord, WorkerRecord,
+};
 use super::status_file::StatusFile;
 use super::worker::{Phase, Worker};
 use super::{Setback, Starter};
@@ -14,7 +16,7 @@ use crate::moment::Moment;
 use crate::notify::NotifyReceiver;
 use crate::pid_file::PidFile;
 use crate::ports::PortName;
-use crate::process::{Cgroup, Process};
+use crate::process::{Cgroup, Leftovers, Process};
 use crate::sockets::{Held, SocketFile, Sockets};
 use crate::succession::{Succession, Verdict, refusal};
 
@@ -81,6 +83,8 @@ impl Starter {
             self.sockets.iter().map(|held| held.fd.as_fd()).collect();
         kept.extend(self.pid_file.as_ref().map(AsFd::as_fd));
         kept.extend(self.readiness.as_ref().map(AsFd::as_fd));
+        let left = self.leftovers.iter().filter_map(Leftovers::process);
+        kept.extend(left.map(AsFd::as_fd));
         if let Some(log) = &self.log_command {
             kept.extend([
                 log.reader.as_fd(),
@@ -118,6 +122,12 @@ impl Starter {
                 .as_ref()
                 .map(|cgroup| cgroup.path().to_owned()),
         });
+        let leftovers = self.leftovers.iter().map(|left| LeftoverRecord {
+            pid: left.pid(),
+            descriptor: left.process().map(|process| process.as_fd().as_raw_fd()),
+            cgroup: left.cgroup().map(|cgroup| cgroup.path().to_owned()),
+            kill_at: millis(left.kill_at),
+        });
         let descriptors = super::record::Descriptors {
             pid_file: self.pid_file.as_ref().map(|file| file.as_fd().as_raw_fd()),
             readiness: self
@@ -139,6 +149,7 @@ impl Starter {
             generation: self.generation,
             sockets: sockets.collect(),
             workers: workers.collect(),
+            leftovers: leftovers.collect(),
             stopping: self.stopping,
             pending: self.pending,
             restarting: self.restarting,
@@ -196,6 +207,16 @@ impl Starter {
             .map(|path| StatusFile::resume(path, record.status_written));
         for worker in &record.workers {
             self.take_up_worker(worker);
+        }
+        for left in &record.leftovers {
+            let pidfd = left.descriptor.map(descriptor::inherited).transpose();
+            let process = pidfd.map_err(failed)?;
+            self.leftovers.push(Leftovers::new(
+                left.pid,
+                process.map(|pidfd| Process::from_inherited(left.pid, pidfd)),
+                left.cgroup.clone().map(Cgroup::from_path),
+                left.kill_at.map(Moment::from_millis),
+            ));
         }
         Ok(())
     }

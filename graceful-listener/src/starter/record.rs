@@ -26,6 +26,8 @@ pub(crate) struct Record {
     pub(crate) generation: u64,
     pub(crate) sockets: Vec<SocketRecord>,
     pub(crate) workers: Vec<WorkerRecord>,
+    /// What workers that have ended have left behind.
+    pub(crate) leftovers: Vec<LeftoverRecord>,
     pub(crate) stopping: bool,
     /// Another restart begins when the current one is complete.
     pub(crate) pending: bool,
@@ -96,6 +98,17 @@ pub(crate) struct WorkerRecord {
     pub(crate) adopted: bool,
     #[serde(default)]
     pub(crate) cgroup: Option<PathBuf>,
+}
+
+/// What a worker that is reaped has left behind.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct LeftoverRecord {
+    /// The number of its process group.
+    pub(crate) pid: i32,
+    /// The worker's pidfd, by which the group is still known.
+    pub(crate) descriptor: Option<i32>,
+    pub(crate) cgroup: Option<PathBuf>,
+    pub(crate) kill_at: Option<u64>,
 }
 
 /// A generation that did not come up.

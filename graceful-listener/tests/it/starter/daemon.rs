@@ -513,6 +513,19 @@ pub(super) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
     }
 }
 
+/// The number behind `text` in a log.
+pub(super) fn number_after(log: &str, text: &str) -> i32 {
+    let rest = log
+        .split_once(text)
+        .unwrap_or_else(|| panic!("no {text:?} in:\n{log}"))
+        .1;
+    rest.split(|c: char| !c.is_ascii_digit())
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
 pub(super) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -7,23 +7,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, is_running, marked, proc_status};
+use super::daemon::{Daemon, Program, Start, is_running, marked, number_after, proc_status};
 
 /// Ignores TERM, as does what it has started.
 const STUBBORN: &str =
     "trap '' TERM; sleep 602 & echo helper $!; echo worker $$ is up; while :; do sleep 0.1; done";
-
-fn number_after(log: &str, text: &str) -> i32 {
-    let rest = log
-        .split_once(text)
-        .unwrap_or_else(|| panic!("no {text:?} in:\n{log}"))
-        .1;
-    rest.split(|c: char| !c.is_ascii_digit())
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap()
-}
 
 #[test]
 fn worker_that_ignores_term_is_killed_with_what_it_has_started() {

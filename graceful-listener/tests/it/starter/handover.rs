@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, is_running, proc_status, stderr};
+use super::daemon::{Daemon, Program, Start, is_running, number_after, proc_status, stderr};
 
 /// Starts a copy of the program, by a name that can be made to lead elsewhere.
 fn start(options: &[&str]) -> Daemon {
@@ -239,6 +239,54 @@ fn worker_that_was_to_be_killed_is_killed_by_the_new_program() {
     upgrade(&daemon, 1);
     daemon.wait_for_log(&format!("old worker {} died, status:9", daemon.worker(1)));
     daemon.wait_for_generations(&[2]);
+}
+
+#[test]
+fn what_an_old_worker_has_left_is_killed_by_the_new_program() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--stop-timeout=3"])
+        .shell("(trap '' TERM; exec sleep 605) & echo leaves $!; exec sleep 606")
+        .start();
+    let log = daemon.wait_for_log("leaves ");
+    let helper = number_after(&log, "leaves ");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log(" died, status:");
+    daemon.wait_for_generations(&[2]);
+    upgrade(&daemon, 1);
+    let log = daemon.wait_for_log("has started has not ended in time, sending KILL to it");
+    let at = |text: &str| log.find(text).unwrap();
+    assert!(
+        at("goes on with generation") < at("sending KILL to it"),
+        "{log}"
+    );
+    daemon.wait("the end of the helper", || {
+        (!is_running(helper)).then_some(())
+    });
+}
+
+#[test]
+fn stop_waits_for_what_was_left_before_the_upgrade() {
+    let mut daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0"])
+        .shell(
+            "[ $SERVER_STARTER_GENERATION = 1 ] && \
+             (trap 'sleep 0.5; echo all is told; exit' TERM; echo is left; while :; do sleep 0.1; done) & \
+             exec sleep 607",
+        )
+        .start();
+    daemon.wait_for_log("is left");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log(" died, status:");
+    daemon.wait_for_generations(&[2]);
+    upgrade(&daemon, 1);
+    let log = daemon.stop();
+    assert!(
+        log.find("all is told")
+            .is_some_and(|told| told < log.find("exiting").unwrap()),
+        "{log}"
+    );
 }
 
 #[test]
