@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::account::Account;
 use crate::failure::reason;
 use crate::log::{Log, LogFormat};
 use crate::log_keeper;
@@ -42,12 +43,17 @@ pub(crate) struct LogCommand {
 }
 
 impl LogCommand {
-    /// Starts the command.
+    /// Starts the command, as the user that this process is about to become, who alone
+    /// can start it again.
     ///
     /// # Errors
     ///
-    /// Fails if it cannot be executed.
-    pub(crate) fn start(command: OsString, keep_output: bool) -> io::Result<Self> {
+    /// Fails if it cannot be executed, or not as that user.
+    pub(crate) fn start(
+        command: OsString,
+        keep_output: bool,
+        account: Option<&Account>,
+    ) -> io::Result<Self> {
         let (reader, writer) = large_pipe()?;
         let output = if keep_output {
             own_output()?
@@ -61,7 +67,7 @@ impl LogCommand {
             [null()?, null()?]
         };
         let mut log = Self::resume(command, reader, writer, output);
-        log.process = Some(log.spawn(&log.command_itself())?);
+        log.process = Some(log.spawn(&log.command_itself(), account)?);
         Ok(log)
     }
 
@@ -143,7 +149,7 @@ impl LogCommand {
             Some(_) => self.keeper(log.format()),
             None => self.command_itself(),
         };
-        match self.spawn(&words) {
+        match self.spawn(&words, None) {
             Ok(process) => {
                 (self.since, self.retry_at) = (Moment::now(), None);
                 self.process = Some(process);
@@ -229,7 +235,7 @@ impl LogCommand {
         ]
     }
 
-    fn spawn(&self, words: &[OsString]) -> io::Result<Process> {
+    fn spawn(&self, words: &[OsString], account: Option<&Account>) -> io::Result<Process> {
         let env: Vec<_> = std::env::vars_os().collect();
         let [program, args @ ..] = words else {
             let empty = "the command is empty";
@@ -247,6 +253,7 @@ impl LogCommand {
             spawn.ignored_signals = &[Signal::HUP, Signal::INT, Signal::TERM];
         }
         spawn.descriptors = &descriptors;
+        spawn.account = account;
         Ok(spawn.spawn()?)
     }
 }

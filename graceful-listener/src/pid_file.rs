@@ -20,7 +20,8 @@ use nix::libc;
 /// reads half of it, and one that cannot be written leaves the old one as it was.
 ///
 /// The file is removed when the value is dropped, unless another process has
-/// meanwhile put its own there.
+/// meanwhile put its own there. It is emptied if this process may not remove it
+/// (any more).
 ///
 /// # Examples
 ///
@@ -183,8 +184,11 @@ impl AsFd for PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         if self.owner == process::id() && self.is_current() {
-            // Whoever comes next takes a file that stays behind for stale, rightly.
-            let _ = fs::remove_file(&self.path);
+            // In a directory that is not ours, a number that may become a stranger's
+            // is not to stay behind. That the file is stale the lock tells.
+            if fs::remove_file(&self.path).is_err() {
+                let _ = self.file.set_len(0);
+            }
         }
     }
 }

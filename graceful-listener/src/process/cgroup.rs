@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc::pid_t;
+use nix::unistd::{AccessFlags, Gid, Uid, access, chown};
 
 /// A control group (version 2) that holds one program and all its descendants.
 #[derive(Debug)]
@@ -88,9 +89,22 @@ impl Cgroup {
         (marked && path.join("cgroup.kill").exists() && Self::writable(&path)).then_some(path)
     }
 
-    /// Returns true if groups can be made below `path`.
+    /// Lets a user make groups below `path`, as systemd does for `User=`.
+    pub(crate) fn give(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
+        for name in [
+            "",
+            "cgroup.procs",
+            "cgroup.subtree_control",
+            "cgroup.threads",
+        ] {
+            chown(&path.join(name), Some(uid), Some(gid))?;
+        }
+        Ok(())
+    }
+
+    /// Returns true if groups can be made below `path`, and processes moved into them.
     pub(crate) fn writable(path: &Path) -> bool {
-        nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok()
-            && path.join("cgroup.procs").exists()
+        let writable = |path: &Path| access(path, AccessFlags::W_OK).is_ok();
+        writable(path) && writable(&path.join("cgroup.procs"))
     }
 }

@@ -1,11 +1,13 @@
 use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::fchown;
 
 use super::activation::Activation;
 use super::environment::{self, Environment};
@@ -118,7 +120,7 @@ impl Starter {
         limit_open_files(options.nofile)?;
         let watch = watch()?;
         let log = Log::new("start_server", options.log_format);
-        let output = open_log(&options)?;
+        let output = open_log(&options, plan.account.as_ref())?;
         log.line(format_args!(
             "start_server (pid:{}) starting now...",
             std::process::id()
@@ -298,6 +300,12 @@ impl Starter {
             self.pid_file = Some(file);
         }
         if let Some(account) = &self.account {
+            if self.options.cgroup.is_none()
+                && let Some(delegated) = &self.cgroup
+            {
+                // Without it the generations have no groups of their own.
+                let _ = Cgroup::give(delegated, account.uid, account.gid);
+            }
             account.assume(&self.sockets)?;
         }
         if let Some(file) = &self.status_file {
@@ -450,12 +458,11 @@ enum Output {
 }
 
 /// Opens the log, to which the output is not led before all sockets are there.
-fn open_log(options: &Options) -> Result<Option<Output>, Failure> {
+fn open_log(options: &Options, account: Option<&Account>) -> Result<Option<Output>, Failure> {
     match &options.log_file {
         None => Ok(None),
         Some(LogTarget::File(path)) => {
-            let file = OpenOptions::new().append(true).create(true).open(path);
-            let file = file.map_err(|error| {
+            let file = open_log_file(path, account).map_err(|error| {
                 Failure::io(
                     format!("failed to open log file:{}", path.display()),
                     &error,
@@ -463,14 +470,34 @@ fn open_log(options: &Options) -> Result<Option<Output>, Failure> {
             })?;
             Ok(Some(Output::File(file.into())))
         }
-        Some(LogTarget::Command(command)) => LogCommand::start(command.clone(), !options.daemonize)
-            .map(|log| Some(Output::Command(log)))
-            .map_err(|error| {
-                Failure::io(
-                    format!("failed to open pipe:| {}", command.display()),
-                    &error,
-                )
-            }),
+        Some(LogTarget::Command(command)) => {
+            LogCommand::start(command.clone(), !options.daemonize, account)
+                .map(|log| Some(Output::Command(log)))
+                .map_err(|error| {
+                    Failure::io(
+                        format!("failed to open pipe:| {}", command.display()),
+                        &error,
+                    )
+                })
+        }
+    }
+}
+
+/// A file that is new belongs to the user, who may have to open it again. Another
+/// one stays whose it was: who knows what its name leads to.
+fn open_log_file(path: &Path, account: Option<&Account>) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    match options.append(true).create_new(true).open(path) {
+        Ok(file) => {
+            if let Some(account) = account {
+                fchown(&file, Some(account.uid), Some(account.gid))?;
+            }
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            options.create_new(false).create(true).open(path)
+        }
+        Err(error) => Err(error),
     }
 }
 

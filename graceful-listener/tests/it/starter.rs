@@ -15,3 +15,4 @@ mod signals;
 mod sockets;
 mod supervised;
 mod torture;
+mod users;

@@ -1,4 +1,4 @@
-//! Under systemd, in a container, as another user, within limits.
+//! Under systemd, in control groups, within limits.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 
 use super::daemon::{Daemon, Program, Start, is_running, proc_status, stderr, wait_for};
 use crate::child;
@@ -338,112 +338,6 @@ fn mask_is_set_for_super_daemon_and_worker() {
             & 0o777,
         0o600
     );
-}
-
-#[test]
-fn user_and_group_are_assumed_when_the_sockets_are_open() {
-    if !geteuid().is_root() {
-        child::left_out("only root can become another user");
-        return;
-    }
-    let start = Start::new(Program::Ours)
-        .options([
-            "--interval=0",
-            "--port=127.0.0.1:0",
-            "--path=a.sock",
-            "--user=nobody",
-            "--socket-mode=0600",
-        ])
-        .options(["--pid-file=pid", "--status-file=mine/status"])
-        .file("mine/keep", "")
-        .shell("id; echo home $HOME user $USER; exec sleep 600");
-    fs::set_permissions(start.dir(), PermissionsExt::from_mode(0o755)).unwrap();
-    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
-    nix::unistd::chown(
-        &start.dir().join("mine"),
-        Some(nobody.uid),
-        Some(nobody.gid),
-    )
-    .unwrap();
-    let mut daemon = start.start();
-    let log = daemon.wait_for_log("home ");
-    assert!(
-        log.contains(&format!("uid={}(nobody) gid={}", nobody.uid, nobody.gid)),
-        "{log}"
-    );
-    assert!(
-        log.contains(&format!("home {} user nobody", nobody.dir.display())),
-        "{log}"
-    );
-    let identity = |key| {
-        proc_status(daemon.pid(), key)
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(identity("Uid"), vec![nobody.uid.to_string(); 4]);
-    assert_eq!(identity("Gid"), vec![nobody.gid.to_string(); 4]);
-    assert!(
-        !identity("Groups").contains(&"0".to_owned()),
-        "root's groups are kept"
-    );
-    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(daemon.path("a.sock")).unwrap());
-    assert_eq!(owner, nobody.uid.as_raw());
-    daemon.wait("the status file", || daemon.read("mine/status"));
-    // The user may ask for the status of what is its own.
-    let output = daemon.control(&["--status", "--pid-file=pid"]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    daemon.stop();
-    assert!(!daemon.path("mine/status").exists());
-}
-
-#[test]
-fn group_alone_is_assumed_too() {
-    if !geteuid().is_root() {
-        child::left_out("only root can become another user");
-        return;
-    }
-    let daemon = Start::new(Program::Ours)
-        .options(["--interval=0", "--group=daemon"])
-        .shell("id; exec sleep 600")
-        .start();
-    let group = nix::unistd::Group::from_name("daemon")
-        .unwrap()
-        .unwrap()
-        .gid;
-    let log = daemon.wait_for_log("uid=");
-    assert!(
-        log.contains(&format!("uid=0(root) gid={group}(daemon)")),
-        "{log}"
-    );
-}
-
-#[test]
-fn unknown_user_or_group_is_refused_before_anything_is_opened() {
-    for (option, text) in [
-        ("--user=no-such", "--user no-such: no such user"),
-        ("--group=no-such", "--group no-such: no such group"),
-    ] {
-        let output = Start::new(Program::Ours)
-            .options(["--path=a.sock", option])
-            .run();
-        assert_eq!(output.status.code(), Some(255));
-        assert!(stderr(&output).contains(text), "{}", stderr(&output));
-    }
-}
-
-#[test]
-fn status_file_that_the_user_cannot_write_is_told_at_the_start() {
-    if !geteuid().is_root() {
-        child::left_out("only root can become another user");
-        return;
-    }
-    let start = Start::new(Program::Ours)
-        .options(["--user=nobody", "--status-file=status"])
-        .program(&["true"]);
-    let output = start.run();
-    assert_eq!(output.status.code(), Some(13), "{}", stderr(&output));
-    assert!(stderr(&output).contains("status"), "{}", stderr(&output));
 }
 
 #[test]
