@@ -5,8 +5,10 @@
 //! cargo bench --manifest-path graceful-listener/benches/Cargo.toml --bench deploy
 //! ```
 //!
-//! 24 kept-alive and 8 connection-per-request loops that never retry; a switch
-//! every 1.1 seconds. The worker is the `graceful` example. `ROUNDS` and
+//! 24 kept-alive and 8 connection-per-request loops, a switch every 1.1 seconds. What
+//! happens in the 250 ms after a switch is told apart from the rest. A request that fails is
+//! made again at once: the last two columns are what a user has waited then. The worker is
+//! the `graceful` example, or those that `WORKERS` lists, joined with `:`. `ROUNDS` and
 //! `SWITCHES` set how often.
 
 use std::fs;
@@ -27,34 +29,71 @@ fn main() {
     let switches = setting("SWITCHES", 15);
     let dir = std::env::temp_dir().join(format!("deploy-{}", std::process::id()));
     fs::create_dir(&dir).expect("a directory");
+    let workers = std::env::var("WORKERS");
+    let workers: Vec<PathBuf> = match &workers {
+        Ok(paths) => paths.split(':').map(PathBuf::from).collect(),
+        Err(_) => vec![programs().join("graceful")],
+    };
     for round in 1..=rounds {
         let nginx = Nginx::start(&dir);
-        measure(round, "nginx, left alone", nginx.address, switches, || ());
-        measure(round, "nginx -s reload", nginx.address, switches, || nginx.reload());
+        measure(round, "nginx, left alone", nginx.address, switches, None);
+        measure(
+            round,
+            "nginx, HUP",
+            nginx.address,
+            switches,
+            Some(nginx.pid()),
+        );
         drop(nginx);
-        for option in ["--wait-ready", "--interval=1"] {
-            let ours = StartServer::start(&dir, option);
-            if option == "--wait-ready" {
-                measure(round, "start_server, left alone", ours.address, switches, || ());
-            }
-            let name = format!("start_server {option}");
-            measure(round, &name, ours.address, switches, || ours.hang_up());
+        for worker in &workers {
+            let ours = StartServer::start(&dir, worker);
+            let name = format!("start_server, {}", worker.display());
+            measure(
+                round,
+                &format!("{name}, left alone"),
+                ours.address,
+                switches,
+                None,
+            );
+            let pid = ours.child.id();
+            measure(
+                round,
+                &format!("{name}, HUP"),
+                ours.address,
+                switches,
+                Some(pid),
+            );
         }
     }
     fs::remove_dir_all(&dir).expect("the directory goes");
 }
 
-fn measure(round: usize, name: &str, address: SocketAddr, switches: usize, switch: impl Fn()) {
+/// Puts load on a server, while its master gets SIGHUP again and again, if its id is given.
+fn measure(round: usize, name: &str, address: SocketAddr, switches: usize, master: Option<u32>) {
     let mut load = Load::new(Target::Tcp(address));
     // Nothing takes long: nginx has nothing that does.
     load.slow_path.clone_from(&load.path);
-    let running = load.start();
+    load.retries = true;
+    let mut running = load.start();
     for _ in 0..switches {
         sleep(PAUSE);
-        switch();
+        if let Some(pid) = master {
+            running.note_switch();
+            signal(pid, "HUP");
+        }
     }
     sleep(PAUSE);
-    println!("round {round}, {name}, {switches} times\n{}", running.stop());
+    println!(
+        "round {round}, {name}, {switches} times\n{}",
+        running.stop()
+    );
+}
+
+fn signal(pid: u32, signal: &str) {
+    let status = Command::new("kill")
+        .args(["-s", signal, &pid.to_string()])
+        .status();
+    assert!(status.expect("kill runs").success());
 }
 
 struct Nginx {
@@ -73,18 +112,27 @@ impl Nginx {
              http {{ access_log off; server {{ listen {address}; location / {{ return 200 \"hello\\n\"; }} }} }}\n"
         );
         fs::write(&configuration, text).expect("the configuration is written");
-        let nginx = Self { configuration, address };
+        let nginx = Self {
+            configuration,
+            address,
+        };
         nginx.run(&[]);
         wait_for(address);
         nginx
     }
 
-    fn reload(&self) {
-        self.run(&["-s", "reload"]);
+    fn pid(&self) -> u32 {
+        let file = self.configuration.with_file_name("nginx.pid");
+        let text = fs::read_to_string(file).expect("nginx has written its id");
+        text.trim().parse().expect("it is a number")
     }
 
     fn run(&self, options: &[&str]) {
-        let status = Command::new("nginx").arg("-c").arg(&self.configuration).args(options).status();
+        let status = Command::new("nginx")
+            .arg("-c")
+            .arg(&self.configuration)
+            .args(options)
+            .status();
         assert!(status.expect("nginx runs").success());
     }
 }
@@ -101,12 +149,11 @@ struct StartServer {
 }
 
 impl StartServer {
-    fn start(dir: &Path, option: &str) -> Self {
-        let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release");
+    fn start(dir: &Path, worker: &Path) -> Self {
         let address = free_address();
-        let child = Command::new(programs.join("start_server"))
-            .args(["--port", &address.to_string(), option, "--"])
-            .arg(programs.join("graceful"))
+        let child = Command::new(programs().join("start_server"))
+            .args(["--port", &address.to_string(), "--wait-ready", "--"])
+            .arg(worker)
             .current_dir(dir)
             .stderr(Stdio::null())
             .spawn()
@@ -116,22 +163,17 @@ impl StartServer {
         sleep(PAUSE);
         Self { child, address }
     }
-
-    fn hang_up(&self) {
-        self.signal("HUP");
-    }
-
-    fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status();
-        assert!(status.expect("kill runs").success());
-    }
 }
 
 impl Drop for StartServer {
     fn drop(&mut self) {
-        self.signal("TERM");
+        signal(self.child.id(), "TERM");
         self.child.wait().expect("it ends");
     }
+}
+
+fn programs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release")
 }
 
 fn free_address() -> SocketAddr {

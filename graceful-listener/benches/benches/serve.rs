@@ -17,9 +17,15 @@ fn main() {
     let seconds = setting("SECONDS", 3);
     for (name, options) in [
         ("kept alive, 32 connections", &["-c32"][..]),
-        ("a connection per request, 32 at a time", &["-c32", "-H", "Connection: close"]),
+        (
+            "a connection per request, 32 at a time",
+            &["-c32", "-H", "Connection: close"],
+        ),
     ] {
-        println!("{name}\n{:<6} {:>12} {:>10} {:>10}", "", "requests/s", "p99 µs", "CPU µs");
+        println!(
+            "{name}\n{:<6} {:>12} {:>10} {:>10}",
+            "", "requests/s", "p99 µs", "CPU µs"
+        );
         let mut results = [Vec::new(), Vec::new()];
         let servers = ["ours", "axum"].map(Server::start);
         for round in 0..rounds {
@@ -34,14 +40,29 @@ fn main() {
                 results[which].push(result);
             }
         }
-        let values = [|r: &Measured| r.rate, |r: &Measured| r.p99, |r: &Measured| r.cpu];
+        let values = [
+            |r: &Measured| r.rate,
+            |r: &Measured| r.p99,
+            |r: &Measured| r.cpu,
+        ];
         let [rates, tails, times] = values.map(|value| {
-            let medians = results.each_ref().map(|results| median(results.iter().map(value).collect()));
+            let medians = results
+                .each_ref()
+                .map(|results| median(results.iter().map(value).collect()));
             (medians, medians[0] / medians[1])
         });
-        println!("median requests/s: ours {:.0}, axum {:.0}, ratio {:.3}", rates.0[0], rates.0[1], rates.1);
-        println!("median p99 µs:     ours {:.0}, axum {:.0}, ratio {:.3}", tails.0[0], tails.0[1], tails.1);
-        println!("median CPU µs:     ours {:.2}, axum {:.2}, ratio {:.3}\n", times.0[0], times.0[1], times.1);
+        println!(
+            "median requests/s: ours {:.0}, axum {:.0}, ratio {:.3}",
+            rates.0[0], rates.0[1], rates.1
+        );
+        println!(
+            "median p99 µs:     ours {:.0}, axum {:.0}, ratio {:.3}",
+            tails.0[0], tails.0[1], tails.1
+        );
+        println!(
+            "median CPU µs:     ours {:.2}, axum {:.2}, ratio {:.3}\n",
+            times.0[0], times.0[1], times.1
+        );
     }
 }
 
@@ -69,7 +90,9 @@ impl Server {
             .expect("taskset runs the server");
         let mut address = String::new();
         let stdout = child.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut address).expect("the server tells its address");
+        BufReader::new(stdout)
+            .read_line(&mut address)
+            .expect("the server tells its address");
         Self {
             name,
             address: address.trim_end().into(),
@@ -80,7 +103,14 @@ impl Server {
     fn measure(&self, options: &[&str], seconds: usize) -> Measured {
         let before = self.cpu();
         let output = Command::new("taskset")
-            .args(["-c", "1", "wrk", "-t1", "--latency", &format!("-d{seconds}s")])
+            .args([
+                "-c",
+                "1",
+                "wrk",
+                "-t1",
+                "--latency",
+                &format!("-d{seconds}s"),
+            ])
             .args(options)
             .arg(format!("http://{}/", self.address))
             .output()
@@ -88,8 +118,12 @@ impl Server {
         let text = String::from_utf8(output.stdout).expect("wrk writes text");
         assert!(!text.contains("Non-2xx"), "{text}");
         let value = |start: &str| {
-            let line = text.lines().find_map(|line| line.trim().strip_prefix(start));
-            line.unwrap_or_else(|| panic!("{start} is missing: {text}")).trim().to_owned()
+            let line = text
+                .lines()
+                .find_map(|line| line.trim().strip_prefix(start));
+            line.unwrap_or_else(|| panic!("{start} is missing: {text}"))
+                .trim()
+                .to_owned()
         };
         let requests = text.lines().find(|line| line.contains(" requests in "));
         let requests = requests.and_then(|line| line.split_whitespace().next());
@@ -105,7 +139,8 @@ impl Server {
 impl Server {
     /// The processor time of its thread so far, in microseconds.
     fn cpu(&self) -> f64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.child.id())).expect("it runs");
+        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.child.id()))
+            .expect("it runs");
         let nanoseconds = text.split(' ').next().expect("a first field");
         nanoseconds.parse::<f64>().expect("a number") / 1e3
     }

@@ -29,6 +29,9 @@ pub(crate) struct Load {
     pub(crate) path: String,
     /// Asked for with every fiftieth request.
     pub(crate) slow_path: String,
+    /// A request that has failed is made again at once, which is what a user waits for;
+    /// it counts as failed all the same.
+    pub(crate) retries: bool,
 }
 
 /// A socket to connect to.
@@ -48,6 +51,7 @@ impl Load {
             think: Duration::from_millis(4),
             path: "/".into(),
             slow_path: "/sleep?ms=300".into(),
+            retries: false,
         }
     }
 
@@ -66,6 +70,7 @@ impl Load {
                 .map(|number| run(false, number))
                 .collect(),
             shared,
+            switches: Vec::new(),
         }
     }
 
@@ -78,6 +83,7 @@ impl Load {
     ) -> Outcome {
         let mut outcome = Outcome::default();
         let mut kept: Option<Connection> = None;
+        let mut failed_since = None;
         // Begins in a different place in each loop, so that the slow ones do not meet.
         let mut count = number;
         while !stop.load(Ordering::Relaxed) {
@@ -100,10 +106,14 @@ impl Load {
             match answered {
                 Ok((connection, generation, closes)) => {
                     *outcome.generations.entry(generation).or_default() += 1;
-                    if path == &self.path {
-                        outcome.times.push(began.elapsed());
-                    }
-                    outcome.answered += 1;
+                    outcome.answers.push(Answer {
+                        began,
+                        took: began.elapsed(),
+                        failed_before: failed_since
+                            .take()
+                            .map_or(Duration::ZERO, |since| began - since),
+                        is_slow: path != &self.path,
+                    });
                     kept = Some(connection).filter(|_| keeps_alive && !closes);
                 }
                 Err(failure) => {
@@ -116,6 +126,11 @@ impl Load {
                         .failures
                         .entry(format!("{failure} {how}"))
                         .or_default() += 1;
+                    outcome.failed_at.push(began);
+                    if self.retries {
+                        failed_since.get_or_insert(began);
+                        continue;
+                    }
                 }
             }
             thread::sleep(self.think);
@@ -129,9 +144,15 @@ pub(crate) struct Running {
     keep_alive: Vec<JoinHandle<Outcome>>,
     per_request: Vec<JoinHandle<Outcome>>,
     shared: Arc<(AtomicBool, AtomicU64)>,
+    switches: Vec<Instant>,
 }
 
 impl Running {
+    /// Notes that one generation is about to follow another.
+    pub(crate) fn note_switch(&mut self) {
+        self.switches.push(Instant::now());
+    }
+
     /// How many requests have been made so far.
     pub(crate) fn requests(&self) -> u64 {
         self.shared.1.load(Ordering::Relaxed)
@@ -149,6 +170,7 @@ impl Running {
         Report {
             keep_alive: sum(self.keep_alive),
             per_request: sum(self.per_request),
+            switches: self.switches,
         }
     }
 }
@@ -158,6 +180,7 @@ impl Running {
 pub(crate) struct Report {
     pub(crate) keep_alive: Outcome,
     pub(crate) per_request: Outcome,
+    switches: Vec<Instant>,
 }
 
 impl Report {
@@ -177,26 +200,36 @@ impl Report {
         names.dedup();
         names
     }
+
+    /// Returns true if this was at a switch, or soon after.
+    fn is_at_a_switch(&self, began: Instant) -> bool {
+        let before = |switch: &Instant| *switch <= began;
+        let last = self.switches[..self.switches.partition_point(before)].last();
+        last.is_some_and(|switch| began < *switch + SWITCH)
+    }
 }
 
+/// A line for all requests of a kind, and if there were switches, those in the time
+/// after one, and the others. The last two columns count in for how long a request
+/// had failed before it was answered.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<12} {:>9} {:>7} {:>8} {:>8} {:>8} ms",
-            "", "requests", "failed", "p50", "p99", "max"
+            "{:<14} {:>9} {:>7} {:>8} {:>8} {:>8} {:>8} {:>8} ms",
+            "", "requests", "failed", "p50", "p99", "max", "p99", "max"
         )?;
         for (name, outcome) in [
             ("keep-alive", &self.keep_alive),
             ("per request", &self.per_request),
         ] {
-            let [p50, p99, max] =
-                [0.5, 0.99, 1.0].map(|share| outcome.quantile(share).as_secs_f64() * 1e3);
-            let (requests, failed) = (outcome.requests(), outcome.failed());
-            writeln!(
-                f,
-                "{name:<12} {requests:>9} {failed:>7} {p50:>8.2} {p99:>8.2} {max:>8.2}"
-            )?;
+            writeln!(f, "{name:<14} {}", outcome.line(|_| true))?;
+            if !self.switches.is_empty() {
+                let at = outcome.line(|began| self.is_at_a_switch(began));
+                writeln!(f, "  at a switch  {at}")?;
+                let away = outcome.line(|began| !self.is_at_a_switch(began));
+                writeln!(f, "  otherwise    {away}")?;
+            }
             for (failure, count) in &outcome.failures {
                 writeln!(f, "  {count} {failure}")?;
             }
@@ -208,35 +241,47 @@ impl fmt::Display for Report {
 /// What happened to the requests of one kind.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    pub(crate) answered: u64,
-    /// How long those took that were not meant to take long.
-    pub(crate) times: Vec<Duration>,
+    answers: Vec<Answer>,
     pub(crate) failures: BTreeMap<String, u64>,
+    failed_at: Vec<Instant>,
     pub(crate) generations: BTreeMap<String, u64>,
 }
 
-impl Outcome {
-    pub(crate) fn requests(&self) -> u64 {
-        self.answered + self.failed()
-    }
+/// One request that was answered.
+#[derive(Debug)]
+struct Answer {
+    began: Instant,
+    took: Duration,
+    /// How long it was tried in vain before.
+    failed_before: Duration,
+    /// It was meant to take long.
+    is_slow: bool,
+}
 
+impl Outcome {
     pub(crate) fn failed(&self) -> u64 {
         self.failures.values().sum()
     }
 
-    pub(crate) fn quantile(&self, share: f64) -> Duration {
-        let mut times = self.times.clone();
-        times.sort_unstable();
-        let last = times.len().saturating_sub(1);
-        times
-            .get((last as f64 * share).round() as usize)
-            .copied()
-            .unwrap_or_default()
+    /// Tells of the requests that were made at some of the times.
+    fn line(&self, is_meant: impl Fn(Instant) -> bool) -> String {
+        let meant = || self.answers.iter().filter(|answer| is_meant(answer.began));
+        let failed = self.failed_at.iter().filter(|began| is_meant(**began));
+        let failed = failed.count();
+        let requests = meant().count() + failed;
+        let fast = || meant().filter(|answer| !answer.is_slow);
+        let took = sorted(fast().map(|answer| answer.took));
+        let waited = sorted(fast().map(|answer| answer.failed_before + answer.took));
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| quantile(&took, share));
+        let [p99_waited, max_waited] = [0.99, 1.0].map(|share| quantile(&waited, share));
+        format!(
+            "{requests:>9} {failed:>7} {p50:>8.3} {p99:>8.3} {max:>8.3} {p99_waited:>8.3} {max_waited:>8.3}"
+        )
     }
 
     fn plus(mut self, other: Self) -> Self {
-        self.answered += other.answered;
-        self.times.extend(other.times);
+        self.answers.extend(other.answers);
+        self.failed_at.extend(other.failed_at);
         for (mine, theirs) in [
             (&mut self.failures, other.failures),
             (&mut self.generations, other.generations),
@@ -247,6 +292,19 @@ impl Outcome {
         }
         self
     }
+}
+
+fn sorted(times: impl Iterator<Item = Duration>) -> Vec<Duration> {
+    let mut times: Vec<_> = times.collect();
+    times.sort_unstable();
+    times
+}
+
+/// Returns it in milliseconds.
+fn quantile(sorted: &[Duration], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    let time = sorted.get((last as f64 * share).round() as usize);
+    time.map_or(0.0, |time| time.as_secs_f64() * 1e3)
 }
 
 struct Connection(BufReader<Box<dyn Duplex>>);
@@ -323,5 +381,7 @@ impl Connection {
     }
 }
 
+/// How long a request is one at a switch.
+const SWITCH: Duration = Duration::from_millis(250);
 /// Longer than any request may take.
 const TIMEOUT: Duration = Duration::from_secs(20);

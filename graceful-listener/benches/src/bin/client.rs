@@ -6,7 +6,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let [_, address, requests, how]: [String; 4] = std::env::args().collect::<Vec<_>>().try_into().map_err(|_| "three arguments")?;
+    let [_, address, requests, how]: [String; 4] = std::env::args()
+        .collect::<Vec<_>>()
+        .try_into()
+        .map_err(|_| "three arguments")?;
     let requests: usize = requests.parse()?;
     if how == "kept" {
         let mut stream = TcpStream::connect(&address)?;

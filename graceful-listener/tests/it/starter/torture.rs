@@ -85,11 +85,12 @@ fn finish(name: &str, load: Running, times: &mut [Duration]) {
 #[test]
 fn restarts_lose_no_request() {
     let daemon = start(&[]);
-    let load = load(&daemon);
+    let mut load = load(&daemon);
     let mut times = Vec::new();
     for generation in 2..2 + size("HOT_DEPLOY_SWITCHES", 4) {
         let_run(&daemon, &load);
         let began = Instant::now();
+        load.note_switch();
         let output = daemon.control(&["--restart", "--pid-file=pid", "--status-file=status"]);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         times.push(began.elapsed());
@@ -102,7 +103,7 @@ fn restarts_lose_no_request() {
 #[test]
 fn restarts_of_which_every_third_fails_lose_no_request() {
     let daemon = start(&[]);
-    let load = load(&daemon);
+    let mut load = load(&daemon);
     let mut times = Vec::new();
     let mut failures = ["exit", "hang", "crash", "missing"].into_iter().cycle();
     for round in 1..=size("HOT_DEPLOY_SWITCHES", 4) * 3 {
@@ -115,6 +116,7 @@ fn restarts_of_which_every_third_fails_lose_no_request() {
         }
         let before = daemon.generations();
         let began = Instant::now();
+        load.note_switch();
         let output = daemon.control(&["--restart", "--pid-file=pid", "--status-file=status"]);
         times.push(began.elapsed());
         match failure {
@@ -141,10 +143,11 @@ fn restarts_of_which_every_third_fails_lose_no_request() {
 #[test]
 fn restarts_one_upon_the_other_lose_no_request() {
     let daemon = start(&[]);
-    let load = load(&daemon);
+    let mut load = load(&daemon);
     let mut times = Vec::new();
     for _ in 0..size("HOT_DEPLOY_SWITCHES", 4) * 3 {
         let began = Instant::now();
+        load.note_switch();
         daemon.signal(nix::sys::signal::Signal::SIGHUP);
         let_run(&daemon, &load);
         times.push(began.elapsed());
@@ -155,11 +158,12 @@ fn restarts_one_upon_the_other_lose_no_request() {
 #[test]
 fn replacement_of_the_super_daemon_loses_no_request() {
     let daemon = start(&[]);
-    let load = load(&daemon);
+    let mut load = load(&daemon);
     let mut times = Vec::new();
     for switch in 1..=size("HOT_DEPLOY_SWITCHES", 4) {
         let_run(&daemon, &load);
         let began = Instant::now();
+        load.note_switch();
         daemon.signal(nix::sys::signal::Signal::SIGUSR2);
         daemon.wait_for_logs("goes on with generation", switch as usize);
         let output = daemon.control(&["--restart", "--pid-file=pid", "--status-file=status"]);
