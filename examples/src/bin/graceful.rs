@@ -31,7 +31,8 @@ use graceful_listener::{Listeners, Upgrader, serve};
 use serde::Deserialize;
 use tracing::info;
 
-#[tokio::main]
+// One thread answers sooner than several where they share few cores with others.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
