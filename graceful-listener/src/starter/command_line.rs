@@ -89,6 +89,10 @@ impl Command {
                 Ok(()) => Self::Control(request, target),
                 Err(message) => Self::Fail(message),
             }
+        } else if is("json") {
+            Self::Fail("--json option requires --status to be set as well".into())
+        } else if timeout.is_some() {
+            Self::Fail("--timeout option requires --restart or --stop to be set as well; did you mean --wait-ready=SECS or --stop-timeout=SECS?".into())
         } else if options.daemonize && options.log_file.is_none() {
             Self::Fail(
                 "Usage: --log-file option must be specified together with --daemonize".into(),

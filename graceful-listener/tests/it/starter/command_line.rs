@@ -260,6 +260,21 @@ fn restart_needs_both_files_and_stop_the_pid_file() {
 }
 
 #[test]
+fn option_of_a_request_is_not_ignored_without_one() {
+    for (option, text) in [
+        (
+            "--timeout=5",
+            "--timeout option requires --restart or --stop",
+        ),
+        ("--json", "--json option requires --status"),
+    ] {
+        let (code, _, err) = run(Program::Ours, &[option, "--", "true"]);
+        assert_eq!(code, Some(255), "{err}");
+        assert!(err.contains(text), "{err}");
+    }
+}
+
+#[test]
 fn unknown_signal_is_refused_at_once() {
     for option in ["--signal-on-hup", "--signal-on-term"] {
         let (code, _, err) = run(Program::Ours, &[option, "NOPE", "--", "true"]);
