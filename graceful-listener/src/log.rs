@@ -1,12 +1,15 @@
 use std::cell::Cell;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
 
 use chrono::{Local, SecondsFormat};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
 
@@ -97,7 +100,7 @@ impl Log {
         let stderr = io::stderr();
         // A pipe that is ready takes at least PIPE_BUF bytes at once; anything
         // longer could wait for its reader.
-        for part in line.as_bytes().chunks(nix::libc::PIPE_BUF) {
+        for part in line.as_bytes().chunks(libc::PIPE_BUF) {
             let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
             let writable = poll(&mut ready, PollTimeout::ZERO).is_ok()
                 && ready[0]
@@ -150,6 +153,18 @@ pub(crate) fn last_lines(text: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(text);
     let lines: Vec<_> = text.lines().map(str::to_owned).collect();
     lines[lines.len().saturating_sub(MAX_LINES)..].to_vec()
+}
+
+/// Opens a file to append output to, made with the permissions `mode` if there is none.
+///
+/// One that is a pipe has to have a reader, who is not waited for here; but whoever
+/// writes to it may be.
+pub(crate) fn append_to(path: &Path, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.append(true).create(true).mode(mode);
+    let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
+    Ok(file)
 }
 
 /// Standard error, to be opened once more.

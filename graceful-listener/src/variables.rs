@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// The names and values of an environment.
@@ -26,10 +28,15 @@ pub(crate) fn remove_ours(variables: &mut Variables) {
 /// # Errors
 ///
 /// Fails with the file and the reason if it cannot be read, or with the line that
-/// is none.
+/// is none. A pipe would be waited for, and could be read only once.
 pub(crate) fn read_file(path: &Path, variables: &mut Variables) -> Result<(), String> {
-    let text = fs::read(path)
-        .map_err(|error| format!("{}: {}", path.display(), crate::failure::reason(&error)))?;
+    let failed =
+        |error: io::Error| format!("{}: {}", path.display(), crate::failure::reason(&error));
+    let kind = fs::metadata(path).map_err(failed)?.file_type();
+    if kind.is_fifo() || kind.is_socket() || (kind.is_char_device() && path != Path::new(NOTHING)) {
+        return Err(format!("{}: not a regular file", path.display()));
+    }
+    let text = fs::read(path).map_err(failed)?;
     parse(&text, variables)
         .map_err(|line| format!("{} line {line}: expected NAME=VALUE", path.display()))
 }
@@ -91,6 +98,8 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     value
 }
 
+/// The one device that is a file for this purpose: an empty one.
+const NOTHING: &str = "/dev/null";
 /// Between us and whoever started us, or ours to set.
 const OURS: [&str; 10] = [
     crate::fleet::RESUME,

@@ -1,11 +1,7 @@
 use std::ffi::{OsStr, OsString};
-use std::fs::OpenOptions;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
 use super::definition::{Definition, LogTarget, Ready};
@@ -13,6 +9,7 @@ use super::host::Host;
 use super::state::Policy;
 use crate::account::Account;
 use crate::failure::reason;
+use crate::log::append_to;
 use crate::log_command::LogCommand;
 use crate::ports::{PortName, Ports};
 use crate::process::{Certificate, Cgroup, Exit, Process, Signal, Spawn, Step};
@@ -192,7 +189,7 @@ impl Recipe {
             variables.insert("NOTIFY_SOCKET".into(), host.notify.clone());
         }
         let file = match (&outlets.log, self.log_file(host, program)) {
-            (None, Some(path)) => Some(open(&path).map_err(|error| {
+            (None, Some(path)) => Some(append_to(&path, 0o644).map_err(|error| {
                 Refusal::own(format!("log {}: {}", path.display(), reason(&error)))
             })?),
             _ => None,
@@ -270,19 +267,6 @@ fn socket_name(text: &str, host: &Host) -> Option<PortName> {
         PortName::Path(path) => Some(PortName::Path(host.root.join(path))),
         name => Some(name),
     }
-}
-
-/// Opens a log to append to, and does not wait for the reader of one that is a pipe.
-fn open(path: &std::path::Path) -> io::Result<OwnedFd> {
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o644)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    // It is the program that writes, and may be waited for.
-    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
-    Ok(file.into())
 }
 
 /// Whatever the one who started the supervisor has set.

@@ -14,6 +14,7 @@ use super::environment::{self, Environment};
 use super::handover;
 use super::options::{LogTarget, OpenFiles, Options};
 use super::orphans;
+use super::output::NEW_LOG;
 use super::record::Record;
 use super::status_file::StatusFile;
 use super::worker::{Phase, Worker};
@@ -21,7 +22,7 @@ use super::{READINESS, SWEEP, Starter, WATCHED_SIGNALS};
 use crate::account::Account;
 use crate::descriptor;
 use crate::failure::Failure;
-use crate::log::Log;
+use crate::log::{Log, append_to};
 use crate::log_command::LogCommand;
 use crate::manager::Manager;
 use crate::moment::Moment;
@@ -486,17 +487,14 @@ fn open_log(options: &Options, account: Option<&Account>) -> Result<Option<Outpu
 /// A file that is new belongs to the user, who may have to open it again. Another
 /// one stays whose it was: who knows what its name leads to.
 fn open_log_file(path: &Path, account: Option<&Account>) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    match options.append(true).create_new(true).open(path) {
+    match OpenOptions::new().append(true).create_new(true).open(path) {
         Ok(file) => {
             if let Some(account) = account {
                 fchown(&file, Some(account.uid), Some(account.gid))?;
             }
             Ok(file)
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            options.create_new(false).create(true).open(path)
-        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => append_to(path, NEW_LOG),
         Err(error) => Err(error),
     }
 }

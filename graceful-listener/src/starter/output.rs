@@ -1,9 +1,8 @@
-use std::fs::OpenOptions;
-
 use super::Starter;
 use super::options::LogTarget;
 use crate::descriptor;
 use crate::failure::reason;
+use crate::log::append_to;
 
 impl Starter {
     /// Starts the log command again if it has ended.
@@ -23,8 +22,7 @@ impl Starter {
         let Some(LogTarget::File(path)) = &self.options.log_file else {
             return;
         };
-        let opened = OpenOptions::new().append(true).create(true).open(path);
-        let led = opened.and_then(|file| {
+        let led = append_to(path, NEW_LOG).and_then(|file| {
             descriptor::redirect(&file, 1)?;
             descriptor::redirect(&file, 2)
         });
@@ -43,3 +41,6 @@ impl Starter {
         }
     }
 }
+
+/// As the mask allows.
+pub(super) const NEW_LOG: u32 = 0o666;

@@ -1,7 +1,7 @@
 //! The log, the pid file, the status file, and the files of the environment.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 
@@ -119,6 +119,52 @@ fn log_file_that_cannot_be_opened_is_an_error_that_names_it() {
             stderr(&output)
         );
     });
+}
+
+#[test]
+fn log_file_that_is_a_pipe_without_a_reader_is_not_waited_for() {
+    let start = Start::new(Program::Ours)
+        .options(["--log-file=pipe"])
+        .program(&["true"]);
+    nix::unistd::mkfifo(&start.dir().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let output = start.run();
+    assert_eq!(output.status.code(), Some(nix::libc::ENXIO));
+    let text = stderr(&output);
+    assert!(text.contains("failed to open log file:pipe"), "{text}");
+}
+
+#[test]
+fn log_file_that_is_a_pipe_with_a_reader_takes_all_output() {
+    let start = Start::new(Program::Ours)
+        .options(["--interval=0", "--log-file=pipe"])
+        .shell("echo up; exec sleep 617");
+    let pipe = start.dir().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let reader = fs::OpenOptions::new().read(true).write(true).open(&pipe);
+    let mut lines = BufReader::new(reader.unwrap()).lines();
+    let daemon = start.start();
+    assert!(lines.any(|line| line.unwrap() == "up"));
+    drop(daemon);
+}
+
+#[test]
+fn env_file_that_is_a_pipe_is_refused_and_holds_nothing_up() {
+    let start = Start::new(Program::Ours)
+        .options(["--env-file=pipe"])
+        .program(&["true"]);
+    nix::unistd::mkfifo(&start.dir().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let output = start.run();
+    assert_eq!(output.status.code(), Some(255));
+    let text = stderr(&output);
+    assert!(
+        text.contains("--env-file pipe: not a regular file"),
+        "{text}"
+    );
+    let nothing = Start::new(Program::Ours)
+        .options(["--interval=0", "--env-file=/dev/null"])
+        .shell("echo up; exec sleep 618")
+        .start();
+    nothing.wait_for_log("up");
 }
 
 #[test]
