@@ -14,5 +14,6 @@ mod readiness;
 mod signals;
 mod sockets;
 mod supervised;
+mod systemd;
 mod torture;
 mod users;

@@ -41,7 +41,7 @@ fed=$(changes WatchdogTimestampMonotonic "$fed")
 kill $manager
 "#;
 
-fn namespaces() -> Command {
+pub(crate) fn namespaces() -> Command {
     let mut unshare = Command::new("unshare");
     unshare.args([
         "--user",

@@ -1,5 +1,6 @@
 //! `--restart`, `--stop` and `--status`, which tell the truth.
 
+use std::fs;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -268,7 +269,7 @@ fn stop_never_signals_a_stranger_while_another_holds_the_lock() {
     let start = Start::new(Program::Ours);
     let mut stranger = Command::new("sleep").arg("600").spawn().unwrap();
     let start = start.file("pid", &format!("{}\n", stranger.id()));
-    let file = std::fs::File::open(start.dir().join("pid")).unwrap();
+    let file = fs::File::open(start.dir().join("pid")).unwrap();
     file.lock().unwrap();
     let output = Command::new(Program::Ours.path())
         .args(["--stop", "--pid-file=pid"])
@@ -453,4 +454,25 @@ fn status_of_nobody_is_json_too() {
     assert_eq!(output.status.code(), Some(5));
     let status: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(status, serde_json::json!({ "running": false }));
+}
+
+#[test]
+fn whoever_finds_the_pid_file_finds_the_state_too() {
+    for _ in 0..20 {
+        let daemon = Start::new(Program::Ours)
+            .files()
+            .options(["--interval=0"])
+            .shell("exec sleep 616")
+            .start();
+        // Without a pause: what is between the two is a matter of milliseconds.
+        while !daemon.path("pid").exists() {
+            thread::yield_now();
+        }
+        let shown = fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .any(|link| link.to_string_lossy().starts_with("/memfd:start_server "));
+        assert!(shown, "--restart would take it for Perl's");
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, is_running, proc_status};
+use super::daemon::{Daemon, Program, Start, is_running, marked, proc_status};
 use crate::child;
 
 fn start(mode: &str, options: &[&str]) -> Daemon {
@@ -125,7 +125,7 @@ fn worker_that_hangs_before_it_serves_is_killed() {
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_log("generation 2 failed: not ready within 0.5 secs");
     daemon.wait("only one process of a worker", || {
-        let workers = super::daemon::marked(daemon.dir.path()).len();
+        let workers = marked(daemon.dir.path()).len();
         // The super-daemon and the worker of generation 1.
         (workers == 2).then_some(())
     });
@@ -319,4 +319,46 @@ fn worker_that_waits_for_an_answer_to_its_readiness_is_no_stranger() {
     daemon.wait_for_generations(&[1]);
     let log = daemon.stop();
     assert!(!log.contains("ignored"), "{log}");
+}
+
+#[test]
+fn helper_that_ends_with_the_answer_is_known_if_its_messages_are_heard_together() {
+    if !child::has("systemd-notify") {
+        return;
+    }
+    // In a session of its own, it is known only by its parents, and is gone as soon as
+    // the barrier behind its message is taken.
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--wait-ready", "--retry-delay=0.1"])
+        .shell(
+            "touch started-$SERVER_STARTER_GENERATION; \
+             until [ -e go-$SERVER_STARTER_GENERATION ]; do sleep 0.01; done; \
+             setsid sh -c 'systemd-notify --ready; true' & exec sleep 615",
+        );
+    let daemon = daemon.start();
+    for generation in 1..=10 {
+        daemon.wait("the start", || {
+            let started = daemon.path(&format!("started-{generation}"));
+            started.exists().then_some(())
+        });
+        daemon.signal(Signal::SIGSTOP);
+        daemon.wait("it to stand still", || {
+            let state = proc_status(daemon.pid(), "State");
+            state.starts_with('T').then_some(())
+        });
+        daemon.write(&format!("go-{generation}"), "");
+        // It has sent both, and waits for the answer to the second.
+        daemon.wait("the helper to wait", || {
+            let waits = |pid: &i32| {
+                proc_status(*pid, "Name") == "systemd-notify"
+                    && proc_status(*pid, "State").starts_with('S')
+            };
+            marked(daemon.dir.path()).iter().any(waits).then_some(())
+        });
+        daemon.signal(Signal::SIGCONT);
+        daemon.wait_for_generations(&[generation]);
+        daemon.signal(Signal::SIGHUP);
+    }
+    assert!(!daemon.log().contains("ignored"), "{}", daemon.log());
 }
