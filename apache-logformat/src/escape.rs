@@ -83,11 +83,12 @@ impl Escape {
 
 /// Calls `work` with an empty buffer that this thread keeps for the purpose.
 pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-    let mut buffer = SCRATCH.take();
+    // A thread that ends has none: what it drops last may still leave a line.
+    let mut buffer = SCRATCH.try_with(Cell::take).unwrap_or_default();
     buffer.clear();
     let result = work(&mut buffer);
     if buffer.capacity() <= SCRATCH_KEPT {
-        SCRATCH.set(buffer);
+        let _ = SCRATCH.try_with(|kept| kept.set(buffer));
     }
     result
 }

@@ -1,11 +1,14 @@
 //! Every way a response can end, and the one line it leaves.
 
 use std::{
+    any::Any,
+    cell::RefCell,
     future::{pending, ready},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     task::{Context, Poll, Waker},
+    thread,
 };
 
 use apache_logformat::{LogFormat, Outcome, Output};
@@ -529,4 +532,25 @@ fn connection_status_follows_version_and_fields() {
             "{version:?} {request:?} {response:?}"
         );
     }
+}
+
+#[test]
+fn body_dropped_by_the_end_of_its_thread_leaves_its_line() {
+    thread_local!(static KEPT: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) });
+    let lines = Lines::default();
+    let layer = lines.layer("%U %B");
+    thread::spawn(move || {
+        // Made before anything that the layer keeps for the thread, so that it goes after.
+        KEPT.with(|kept| kept.replace(None));
+        let service = answer(|_: Request<()>| Response::new(Full::<Bytes>::from("hello")));
+        let mut service = layer.layer(service);
+        for _ in 0..2 {
+            let request = Request::get("/a%0ab").body(()).unwrap();
+            let body = block_on(service.call(request)).unwrap().into_body();
+            KEPT.with(|kept| kept.replace(Some(Box::new(body))));
+        }
+    })
+    .join()
+    .unwrap();
+    assert_eq!(lines.get(), ["/a\\nb 0"; 2]);
 }
