@@ -203,7 +203,7 @@ impl Field {
                 // The sign is text of its own and takes the whole width first.
                 let offset = moment.span.offset;
                 self.write_text(if offset < 0 { b"-" } else { b"+" }, out);
-                let minutes = i64::from(offset.abs() / 60);
+                let minutes = i64::from(offset.unsigned_abs() / 60);
                 self.write_number(4, minutes / 60 * 100 + minutes % 60, out);
             }
             b'Z' => {

@@ -66,6 +66,17 @@ fn every_instant_keeps_its_own_offset() {
 }
 
 #[test]
+fn offset_that_no_zone_has_is_printed_all_the_same() {
+    let format: LogFormat = "%t|%{%z}t".parse().unwrap();
+    for (offset, expected) in [(i32::MIN, "-59652314"), (i32::MAX, "+59652314")] {
+        let format = format.clone().with_zone(Zone::fixed(offset, "far"));
+        let line = String::from_utf8(print(&format, 0)).unwrap();
+        assert!(line.ends_with(&format!("|{expected}")), "{line}");
+        assert!(line.contains(&format!(" {expected}]|")), "{line}");
+    }
+}
+
+#[test]
 fn zones_do_not_share_what_they_cache() {
     let format: LogFormat = "%t".parse().unwrap();
     let zones = [
