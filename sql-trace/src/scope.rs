@@ -238,7 +238,9 @@ impl QueryStats {
         }
         let times = counts.repeat(text);
         drop(counts);
-        if limit.is_some_and(|limit| times == limit + 1) && teller.enabled(Op::Repeated) {
+        if limit.is_some_and(|limit| limit.checked_add(1) == Some(times))
+            && teller.enabled(Op::Repeated)
+        {
             teller.tell(&mut Event {
                 connection: event.connection,
                 statement: Some(text.as_str()),

@@ -255,6 +255,16 @@ async fn statement_repeated_too_often_is_told_once() {
 }
 
 #[tokio::test]
+async fn largest_limit_of_repeats_is_never_passed() {
+    let told = Told::default();
+    let pool = pool(told.tracer()).await;
+    told.take();
+    let stats = trace_scope("r1").warn_repeats(u64::MAX);
+    stats.run(select(&pool, 1)).await;
+    assert_eq!(told.take(), [(Op::Exec, Some("r1".into()))]);
+}
+
+#[tokio::test]
 async fn scope_forgets_which_statements_there_were_and_not_how_many() {
     let pool = pool(|_: &Event<'_>| ()).await;
     let stats = trace_scope("r1");
