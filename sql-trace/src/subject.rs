@@ -1,11 +1,10 @@
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::args::ArgsMode;
 use crate::event::{ConnectionId, Event, Op, Outcome, Target};
 use crate::scope::{self, QueryStats};
-use crate::tracer::{SharedTracer, Tracer};
+use crate::tracer::{self, SharedTracer};
 use crate::watchdog::Watchdog;
 
 /// What all operations on one pool or connection have in common: who is told,
@@ -50,7 +49,7 @@ impl Subject {
             }
         };
         (told || spans || scope::is_active()).then(|| Interest {
-            told: told.then(|| self.tracer.args_mode()),
+            told: told.then(|| tracer::mode_of(&self.tracer)),
         })
     }
 
@@ -95,18 +94,16 @@ pub(crate) struct Teller {
 
 impl Teller {
     pub(crate) fn enabled(&self, op: Op) -> bool {
-        self.tracer.enabled(op)
+        tracer::wants(&self.tracer, op)
     }
 
     pub(crate) fn tell(&self, event: &mut Event<'_>) {
-        self.tell_in(self.tracer.args_mode(), event);
+        self.tell_in(tracer::mode_of(&self.tracer), event);
     }
 
-    /// Tells the tracer. It runs inside the service's own statements, and in
-    /// destructors: its panic must not become theirs.
     pub(crate) fn tell_in(&self, mode: ArgsMode, event: &mut Event<'_>) {
         event.set_mode(mode);
-        let _ = catch_unwind(AssertUnwindSafe(|| self.tracer.trace(event)));
+        tracer::tell(&self.tracer, event);
     }
 
     /// Tells an event of the scope that is current, if it is wanted.

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,8 +27,9 @@ use crate::sql::Dialect;
 /// ```
 ///
 /// A tracer is called on the task that ran the statement, while that task is
-/// being polled, so it should not block for long. One that panics is caught:
-/// the statement's result reaches its caller all the same.
+/// being polled, so it should not block for long. A panic in any of the methods
+/// is caught: the statement's result reaches its caller all the same, and so do
+/// the events reach the tracers beside it.
 pub trait Tracer: Send + Sync + 'static {
     /// Whether events of this kind are wanted, asked before anything is
     /// captured. `false` makes an operation all but free of tracing.
@@ -253,23 +255,41 @@ struct And<A, B> {
 
 impl<A: Tracer, B: Tracer> Tracer for And<A, B> {
     fn enabled(&self, op: Op) -> bool {
-        self.first.enabled(op) || self.second.enabled(op)
+        wants(&self.first, op) || wants(&self.second, op)
     }
 
     fn args_mode(&self) -> ArgsMode {
-        self.first.args_mode().max(self.second.args_mode())
+        mode_of(&self.first).max(mode_of(&self.second))
     }
 
     fn trace(&self, event: &Event<'_>) {
         // What one of them asked for is captured for both, and must not be
         // shown by the other.
-        if self.first.enabled(event.op) {
-            self.first.trace(&event.with_mode(self.first.args_mode()));
+        if wants(&self.first, event.op) {
+            tell(&self.first, &event.with_mode(mode_of(&self.first)));
         }
-        if self.second.enabled(event.op) {
-            self.second.trace(&event.with_mode(self.second.args_mode()));
+        if wants(&self.second, event.op) {
+            tell(&self.second, &event.with_mode(mode_of(&self.second)));
         }
     }
+}
+
+/// Whether a tracer wants events of this kind.
+///
+/// Tracers run inside the service's own statements, and in destructors: their
+/// panics must not become those of whoever asks or tells them.
+pub(crate) fn wants(tracer: &impl Tracer, op: Op) -> bool {
+    catch_unwind(AssertUnwindSafe(|| tracer.enabled(op))).unwrap_or(true)
+}
+
+/// How much a tracer shows; nothing, if that cannot be learnt.
+pub(crate) fn mode_of(tracer: &impl Tracer) -> ArgsMode {
+    catch_unwind(AssertUnwindSafe(|| tracer.args_mode())).unwrap_or(ArgsMode::Hidden)
+}
+
+/// Tells a tracer of an event.
+pub(crate) fn tell(tracer: &impl Tracer, event: &Event<'_>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| tracer.trace(event)));
 }
 
 struct Filter<T, F> {

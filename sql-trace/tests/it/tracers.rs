@@ -197,6 +197,40 @@ async fn panicking_tracer_does_not_harm_the_statement() {
 }
 
 #[tokio::test]
+async fn tracer_that_panics_when_it_is_asked_does_not_harm_the_statement() {
+    struct Asked;
+    impl Tracer for Asked {
+        fn enabled(&self, _: Op) -> bool {
+            std::panic::resume_unwind(Box::new("a panic without a message"));
+        }
+
+        fn args_mode(&self) -> ArgsMode {
+            std::panic::resume_unwind(Box::new("a panic without a message"));
+        }
+
+        fn trace(&self, _: &Event<'_>) {}
+    }
+    let pool = pool(Asked).await;
+    let n: i64 = sqlx::query_scalar("SELECT 7")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(n, 7);
+    drop(pool.begin().await.unwrap());
+}
+
+#[tokio::test]
+async fn panic_of_one_tracer_leaves_the_other_its_events() {
+    let broken = |_: &Event<'_>| {
+        std::panic::resume_unwind(Box::new("a panic without a message"));
+    };
+    let log = Log::default();
+    let pool = pool(broken.and(writer(log.clone()))).await;
+    (&pool).execute("SELECT 1").await.unwrap();
+    assert_eq!(log.take_without_times(), ["Exec: SELECT 1; args = [] (T)"]);
+}
+
+#[tokio::test]
 async fn tracer_may_run_traced_statements_of_its_own() {
     // Writing of a line from within the writing of a line.
     struct Nested(Option<SqlitePool>, Log);
