@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Write};
 
@@ -12,21 +12,19 @@ pub(crate) fn with_line<T>(
     if let Some(text) = arguments.as_str() {
         return write(text.as_bytes());
     }
-    LINE.with(|line| match line.try_borrow_mut() {
-        Ok(mut line) => {
-            line.clear();
-            line.write_fmt(arguments)?;
-            let result = write(&line);
-            line.shrink_to(LONGEST_KEPT);
-            result
-        }
-        // A value that logs something itself while it is formatted.
-        Err(_) => write(arguments.to_string().as_bytes()),
-    })
+    let mut line = LINE.try_with(Cell::take).unwrap_or_default();
+    line.clear();
+    let result = line.write_fmt(arguments).and_then(|()| write(&line));
+    if line.capacity() <= LONGEST_KEPT {
+        // A thread that ends keeps nothing, and may still write what it drops last.
+        let _ = LINE.try_with(|kept| kept.set(line));
+    }
+    result
 }
 
 thread_local! {
-    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Taken out while in use: a value may log something itself while it is formatted.
+    static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// A thread that once wrote a longer line gives the memory back.

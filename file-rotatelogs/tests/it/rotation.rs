@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::fs;
 use std::io::{IoSlice, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -590,6 +591,28 @@ fn clones_and_threads_share_the_file_and_no_record_is_torn() {
         }
     }
     assert_eq!(next, [2000; 4]);
+}
+
+#[test]
+fn record_written_as_its_thread_ends_is_whole() {
+    struct Farewell(RotateLogs);
+    impl Drop for Farewell {
+        fn drop(&mut self) {
+            writeln!(self.0, "{:?} is over", thread::current().name()).unwrap();
+        }
+    }
+    thread_local!(static KEPT: RefCell<Option<Farewell>> = const { RefCell::new(None) });
+    let scratch = Scratch::new();
+    let path = scratch.join("a.log");
+    let mut logs = RotateLogs::builder(&path).build().unwrap();
+    thread::spawn(move || {
+        // Made before anything that the log keeps for the thread, so that it goes after.
+        KEPT.with(|kept| kept.replace(Some(Farewell(logs.clone()))));
+        writeln!(logs, "{:?} begins", thread::current().name()).unwrap();
+    })
+    .join()
+    .unwrap();
+    assert_eq!(contents(&path), b"None begins\nNone is over\n");
 }
 
 #[test]
