@@ -372,13 +372,17 @@ fn least(field: Field) -> i64 {
         | Field::Hour12
         | Field::Weekday1
         | Field::IsoWeek => 1,
-        Field::Epoch | Field::Year | Field::IsoYear | Field::Century => i64::MIN,
+        Field::Epoch => -FARTHEST,
+        Field::Year | Field::IsoYear | Field::Century => -9999,
         _ => 0,
     }
 }
 
 fn most(field: Field) -> i64 {
     match field {
+        Field::Epoch => FARTHEST,
+        Field::Year | Field::IsoYear | Field::Century => 9999,
+        Field::Year2 | Field::IsoYear2 => 99,
         Field::Month | Field::Hour12 => 12,
         Field::Day => 31,
         Field::YearDay => 366,
@@ -423,6 +427,9 @@ const MOST_RENDERINGS: usize = 20_000;
 const MOST_TIMES: usize = 4 * 366;
 
 const DAY: i64 = 86_400;
+
+/// Farther from 1970 than any time that has a date, in seconds.
+const FARTHEST: i64 = 1_000_000_000_000;
 
 /// The fields that show something of the date.
 const DATE: [Field; 15] = [

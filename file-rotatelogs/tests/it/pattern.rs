@@ -280,6 +280,22 @@ fn long_row_of_directives_is_refused_in_time() {
     assert!(pattern.parse(Path::new(&path), &Clock::utc()).is_none());
 }
 
+#[test]
+fn number_that_no_time_has_is_refused() {
+    for (text, path) in [
+        ("a.%20s", "a.-9223372036854775808"),
+        ("a.%20s", "a.09223372036854775807"),
+        ("a.%20C%y", "a.0922337203685477580701"),
+        ("a.%20y", "a.09223372036854775807"),
+        ("a.%20g-%V-%u", "a.09223372036854775807-01-1"),
+        ("a.%20G-%V-%u", "a.09223372036854775807-01-1"),
+        ("a.%20Y%m%d", "a.-92233720368547758080101"),
+    ] {
+        let file = pattern(text).parse(Path::new(path), &Clock::utc());
+        assert!(file.is_none(), "{text:?} {path:?}");
+    }
+}
+
 const ZONES: [&str; 6] = [
     "Asia/Tokyo",
     "Pacific/Honolulu",
