@@ -86,10 +86,7 @@ impl RotateLogs {
     /// would open.
     #[must_use]
     pub fn current_path(&self) -> PathBuf {
-        let settings = &self.shared.settings;
-        self.shared
-            .view(|open| open.path().to_path_buf())
-            .unwrap_or_else(|| Target::at(settings, settings.clock.nanos()).base)
+        self.shared.path()
     }
 
     /// Goes on to the next file now: to the next generation, unless a new period has
@@ -331,16 +328,15 @@ pub(crate) struct Shared {
 struct State {
     open: Option<OpenFile>,
     /// Why there is none open.
-    error: Option<(io::ErrorKind, Option<i32>)>,
+    error: Option<io::Error>,
 }
 
 impl State {
     fn unopened(&self) -> WriteFailed {
-        let error = match self.error {
-            Some((_, Some(code))) => io::Error::from_raw_os_error(code),
-            Some((kind, None)) => io::Error::from(kind),
-            None => io::Error::from(io::ErrorKind::NotFound),
-        };
+        let error = self
+            .error
+            .as_ref()
+            .map_or_else(|| io::Error::from(io::ErrorKind::NotFound), copy_of);
         WriteFailed { written: 0, error }
     }
 }
@@ -363,7 +359,7 @@ impl Shared {
     pub(crate) fn lose(&self, error: &io::Error) {
         let mut state = self.state.write();
         state.open = None;
-        state.error = Some((error.kind(), error.raw_os_error()));
+        state.error = Some(copy_of(error));
     }
 
     /// Returns the file for a record of so many bytes, having gone on to the next if need
@@ -399,7 +395,7 @@ impl Shared {
             if let Err(error) = self.tend_with(rotor, Occasion::Record(length))
                 && !has_file
             {
-                self.state.write().error = Some((error.kind(), error.raw_os_error()));
+                self.state.write().error = Some(error);
             }
         }
         self.state.read()
