@@ -80,7 +80,7 @@ pub enum SyncPolicy {
     /// Brings a file to the disk when the next one is begun.
     OnRotate,
     /// Brings the file to the disk this often while it is written, and when the next one
-    /// is begun.
+    /// is begun: every half second, or less often.
     Every(Duration),
 }
 
