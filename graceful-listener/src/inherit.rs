@@ -217,6 +217,9 @@ fn listen_fds(has_starter: bool) -> Result<(Vec<Claim>, Origin), InheritError> {
             return Err(bad("LISTEN_FDNAMES", &names, text));
         }
     }
+    // One that is closed is refused later: no need to look at a billion behind it.
+    let closed = (FIRST_FD..last).find(|&fd| !is_open(fd));
+    let last = closed.map_or(last, |fd| fd + 1);
     let mut labels = labels.into_iter();
     let claims = (FIRST_FD..last).map(|fd| {
         let label = labels.next().filter(|label| !label.is_empty());

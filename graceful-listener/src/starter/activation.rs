@@ -25,7 +25,7 @@ impl Activation {
         }
         let count = RawFd::try_from(number("LISTEN_FDS")?)
             .ok()
-            .filter(|count| *count > 0)?;
+            .filter(|count| (1..=RawFd::MAX - FIRST).contains(count))?;
         Some(Self {
             count,
             names: std::env::var_os("LISTEN_FDNAMES"),

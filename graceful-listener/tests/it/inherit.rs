@@ -649,6 +649,8 @@ fn bad_counts_ids_and_names_are_refused() {
         refusal,
         "LISTEN_FDS: `4294967295`: there cannot be so many descriptors"
     );
+    let refusal = refused("LISTEN_FDS", "2147483644").give(tcp()).refusal();
+    assert_eq!(refusal, "LISTEN_FDS: `4`: descriptor 4 is not open");
     let refusal = refused("LISTEN_FDS", "1").set("LISTEN_PID", "me").refusal();
     assert_eq!(refusal, "LISTEN_PID: `me`: not a number in range");
     let refusal = refused("LISTEN_FDS", "1")
