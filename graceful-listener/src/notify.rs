@@ -530,11 +530,11 @@ fn number(name: &'static str) -> Result<Option<u64>, NotifyError> {
 
 /// Returns whether the last writer has closed the pipe within the time.
 fn wait_for_end(reader: &PipeReader, timeout: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + timeout;
+    let began = Instant::now();
     loop {
         // An end is always reported, asked for or not.
         let mut fds = [PollFd::new(reader.as_fd(), PollFlags::empty())];
-        let rest = deadline.saturating_duration_since(Instant::now());
+        let rest = timeout.saturating_sub(began.elapsed());
         match poll(
             &mut fds,
             PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX),

@@ -391,12 +391,12 @@ impl Upgrader {
         mut ready: &PipeReader,
     ) -> Result<(), UpgradeError> {
         let pid = successor.id();
-        let deadline = Instant::now() + self.timeout;
+        let began = Instant::now();
         loop {
             if self.cancelled.load(Ordering::SeqCst) {
                 return Err(UpgradeError::Cancelled);
             }
-            let rest = deadline.saturating_duration_since(Instant::now());
+            let rest = self.timeout.saturating_sub(began.elapsed());
             if readable_within(ready, rest.min(TICK)) {
                 let mut byte = [0];
                 let said = ready.read(&mut byte).is_ok_and(|length| length == 1);
@@ -469,12 +469,10 @@ fn notify(message: &NotifyMessage) -> Result<(), NotifyError> {
 }
 
 fn readable_within(pipe: &PipeReader, time: Duration) -> bool {
-    let deadline = Instant::now().checked_add(time);
+    let began = Instant::now();
     let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
     loop {
-        let rest = deadline.map_or(Duration::MAX, |deadline| {
-            deadline.saturating_duration_since(Instant::now())
-        });
+        let rest = time.saturating_sub(began.elapsed());
         match poll(
             &mut fds,
             PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX),

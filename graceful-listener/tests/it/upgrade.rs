@@ -791,6 +791,7 @@ fn child_upgrades_without_serving() {
     let specs = format!("{specs} {}", bound.replace(':', ":u"));
     let upgrader = Upgrader::new(&listeners)
         .unwrap()
+        .timeout(Duration::MAX)
         .before_spawn(move |command| {
             command
                 .env("TOLD", "by the predecessor")
