@@ -163,7 +163,10 @@ impl Starter {
             }),
             last_start: self.last_start.as_millis(),
             start_budget: length(
-                self.options.wait_ready.unwrap_or(self.options.interval) + self.old_delay(),
+                self.options
+                    .wait_ready
+                    .unwrap_or(self.options.interval)
+                    .saturating_add(self.old_delay()),
             ),
             stop_budget: self.options.stop_timeout.map(length),
             status_written: self

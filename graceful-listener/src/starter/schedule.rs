@@ -21,7 +21,7 @@ impl Starter {
             + if self.old.is_empty() {
                 interval
             } else {
-                interval * 2
+                interval.saturating_mul(2)
             };
         // What the files say may change before it is due.
         let volatile = variables.contains_key(OsStr::new(environment::ENVDIR));
@@ -42,7 +42,7 @@ impl Starter {
         if age >= interval && self.old.is_empty() {
             self.log
                 .line(format_args!("autorestart triggered (interval={secs})"));
-        } else if age >= interval * 2 {
+        } else if age >= interval.saturating_mul(2) {
             self.log.line(format_args!(
                 "autorestart triggered (forced, interval={secs})"
             ));

@@ -505,6 +505,24 @@ fn kill_old_delay_may_come_from_the_environment() {
 }
 
 #[test]
+fn times_that_never_come_do_not_stop_the_super_daemon() {
+    let eternity = "99999999999999999999999";
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=1", "--port=127.0.0.1:0"])
+        .env("ENABLE_AUTO_RESTART", "1")
+        .env("AUTO_RESTART_INTERVAL", eternity)
+        .env("KILL_OLD_DELAY", eternity)
+        .start();
+    daemon.wait_for_log("serving as generation 1");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("before killing old workers");
+    daemon.wait_for_generations(&[1, 2]);
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_for_log("exiting");
+}
+
+#[test]
 fn option_beats_the_environment_for_the_kill_old_delay() {
     both(|program| {
         let daemon = Start::new(program)
