@@ -7,6 +7,7 @@ use sql_trace::postgres::{PgPool, PgPoolOptions};
 use sql_trace::sqlite::{SqlitePool, SqlitePoolOptions};
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use url::Url;
 
 use crate::{Code, Link, Target};
 
@@ -179,16 +180,29 @@ impl Store {
     }
 }
 
-/// A database's URL as it can be shown.
+/// A database's URL as it can be shown: no password, and none of the parameters,
+/// which may be secret too.
 #[must_use]
 pub fn without_password(url: &str) -> String {
-    match url::Url::parse(url) {
-        Ok(mut url) if url.password().is_some() => match url.set_password(Some("***")) {
-            Ok(()) => url.into(),
-            Err(()) => url.scheme().to_owned(),
-        },
-        _ => url.to_owned(),
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    let hidden = format!("{scheme}:***");
+    let Ok(mut shown) = Url::parse(url) else {
+        return hidden;
+    };
+    // Without slashes only SQLite's says where what begins.
+    if shown.cannot_be_a_base() && scheme != "sqlite" {
+        return hidden;
     }
+    if shown.password().is_none() && shown.query().is_none() {
+        return url.to_owned();
+    }
+    if shown.password().is_some() && shown.set_password(Some("***")).is_err() {
+        return hidden;
+    }
+    if shown.query().is_some() {
+        shown.set_query(Some("***"));
+    }
+    shown.into()
 }
 
 /// A statement that the database did not carry out.
@@ -292,3 +306,30 @@ fn link((code, url, hits, created_at): Row) -> Link {
 
 /// How long a request waits for a connection, or for a locked SQLite file.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_form_of_a_url_shows_its_password() {
+        for (url, shown) in [
+            ("sqlite:service.db", "sqlite:service.db"),
+            ("sqlite::memory:", "sqlite::memory:"),
+            ("postgres://links@db/links", "postgres://links@db/links"),
+            (
+                "postgres://links:secret@db/links",
+                "postgres://links:***@db/links",
+            ),
+            (
+                "postgres:///links?host=/run&password=secret",
+                "postgres:///links?***",
+            ),
+            ("postgres://links:secret@db:99999/links", "postgres:***"),
+            ("postgres:links:secret@db/links", "postgres:***"),
+            ("secret", ":***"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
+}
