@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use crate::load::Sample;
+use crate::load::{Sample, quantile};
 use crate::logs::Logs;
 
 /// What happened in one stretch of time.
@@ -40,7 +40,10 @@ pub(crate) fn draw(samples: &[Sample], logs: &Logs, began: Instant, deploys: &[I
 
     let per_second = |bin: &Bin| bin.by_generation.values().sum::<u32>() as f64 / BIN;
     let most = bins.iter().map(per_second).fold(1.0, f64::max);
-    let slowest = bins.iter().map(|bin| millis(bin, 0.99)).fold(1.0, f64::max);
+    let slowest = bins
+        .iter()
+        .map(|bin| quantile(&bin.times, 0.99))
+        .fold(1.0, f64::max);
     let x = |seconds: f64| LEFT + (seconds / end) * WIDTH;
     let mut svg = Svg::new();
     let rate = Panel {
@@ -88,8 +91,8 @@ pub(crate) fn draw(samples: &[Sample], logs: &Logs, began: Instant, deploys: &[I
         });
         points.collect::<Vec<_>>().join(" ")
     };
-    svg.line("p99", &line(&|bin| millis(bin, 0.99), &latency));
-    svg.line("p50", &line(&|bin| millis(bin, 0.5), &latency));
+    svg.line("p99", &line(&|bin| quantile(&bin.times, 0.99), &latency));
+    svg.line("p50", &line(&|bin| quantile(&bin.times, 0.5), &latency));
     svg.line(
         "failures",
         &line(&|bin| f64::from(bin.failures) / BIN, &rate),
@@ -126,13 +129,6 @@ pub(crate) fn draw(samples: &[Sample], logs: &Logs, began: Instant, deploys: &[I
 
 fn at(moment: Instant, began: Instant) -> f64 {
     moment.saturating_duration_since(began).as_secs_f64()
-}
-
-/// A quantile of the sorted times, in milliseconds.
-fn millis(bin: &Bin, share: f64) -> f64 {
-    let last = bin.times.len().saturating_sub(1);
-    let time = bin.times.get((last as f64 * share).round() as usize);
-    time.map_or(0.0, |time| time.as_secs_f64() * 1e3)
 }
 
 /// The next of 1, 2, 4, 6, 8, 10, 20, 40 and so on, whose half is round too.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -139,8 +140,11 @@ impl Running {
     /// Ends it, and returns all requests that were made.
     pub(crate) fn stop(self) -> Vec<Sample> {
         self.stop.store(true, Ordering::Relaxed);
-        let samples = self.loops.into_iter().flat_map(|handle| handle.join());
-        samples.flatten().collect()
+        let samples = self.loops.into_iter().flat_map(|handle| {
+            // A loop that panics must not take its failures with it.
+            handle.join().unwrap_or_else(|panic| resume_unwind(panic))
+        });
+        samples.collect()
     }
 }
 
@@ -154,6 +158,13 @@ pub(crate) fn failures(samples: &[Sample]) -> BTreeMap<&str, usize> {
         *failures.entry(failure.as_str()).or_default() += 1;
     }
     failures
+}
+
+/// A quantile of the sorted times, in milliseconds.
+pub(crate) fn quantile(times: &[Duration], share: f64) -> f64 {
+    let last = times.len().saturating_sub(1);
+    let time = times.get((last as f64 * share).round() as usize);
+    time.map_or(0.0, |time| time.as_secs_f64() * 1e3)
 }
 
 struct Connection(BufReader<TcpStream>);
