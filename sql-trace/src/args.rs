@@ -6,6 +6,8 @@ use crate::escape::write_visible;
 
 #[cfg(feature = "any")]
 mod any;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod bytes;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]

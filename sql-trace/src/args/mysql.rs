@@ -8,6 +8,7 @@ use std::fmt::Write;
 use sqlx::Arguments;
 use sqlx::mysql::MySqlArguments;
 
+use super::bytes::{slice, take};
 use super::probe::Probe;
 use super::{ArgSource, ArgValue, Undecodable};
 use crate::debug_text::{field, items};
@@ -202,18 +203,6 @@ fn write_micros(text: &mut String, rest: &mut &[u8]) -> Option<()> {
         write!(text, ".{micros:06}").ok()?;
     }
     rest.is_empty().then_some(())
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_first_chunk()?;
-    *rest = tail;
-    Some(*head)
-}
-
-fn slice<'b>(rest: &mut &'b [u8], len: usize) -> Option<&'b [u8]> {
-    let (head, tail) = rest.split_at_checked(len)?;
-    *rest = tail;
-    Some(head)
 }
 
 /// A byte string after its length-encoded length.
