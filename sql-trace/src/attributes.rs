@@ -69,11 +69,16 @@ impl Event<'_> {
     /// [left to the driver](Outcome::OnDrop).
     #[must_use]
     pub fn is_operation(&self) -> bool {
-        !matches!(
-            self.op,
-            Op::Open | Op::Acquire | Op::Close | Op::Plan | Op::Repeated | Op::Untraced
-        ) && !matches!(self.outcome, Outcome::Running | Outcome::OnDrop)
+        is_for_database(self.op) && !matches!(self.outcome, Outcome::Running | Outcome::OnDrop)
     }
+}
+
+/// Whether operations of this kind are what a database is asked to do.
+pub(crate) const fn is_for_database(op: Op) -> bool {
+    !matches!(
+        op,
+        Op::Open | Op::Acquire | Op::Close | Op::Plan | Op::Repeated | Op::Untraced
+    )
 }
 
 /// OpenTelemetry's name of a database system. What sqlx calls MySQL may be

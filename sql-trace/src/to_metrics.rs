@@ -1,6 +1,7 @@
 use metrics::{Label, Unit};
 
 use crate::args::ArgsMode;
+use crate::attributes::is_for_database;
 use crate::event::{Event, Op};
 use crate::tracer::Tracer;
 
@@ -28,10 +29,7 @@ const DURATION: &str = "db.client.operation.duration";
 
 impl Tracer for ToMetrics {
     fn enabled(&self, op: Op) -> bool {
-        !matches!(
-            op,
-            Op::Open | Op::Acquire | Op::Close | Op::Plan | Op::Repeated | Op::Untraced
-        )
+        is_for_database(op)
     }
 
     fn args_mode(&self) -> ArgsMode {

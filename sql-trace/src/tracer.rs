@@ -110,21 +110,19 @@ pub trait Tracer: Send + Sync + 'static {
     /// Keeps what made the caller wait for `threshold` or longer, and every
     /// event that is not a success: a failure is never too fast to be told.
     ///
-    /// The time compared is [`Event::waited`]. The watchdog's reports and
-    /// [`Op::Untraced`] are kept as well.
+    /// The time compared is [`Event::waited`]. The watchdog's reports,
+    /// [`Op::Plan`], [`Op::Repeated`] and [`Op::Untraced`] are kept as well.
     fn slow(self, threshold: Duration) -> impl Tracer
     where
         Self: Sized,
     {
-        self.filter(move |event| {
-            !matches!(event.outcome, Outcome::Ok)
-                || matches!(event.op, Op::Plan | Op::Repeated | Op::Untraced)
-                || event.waited() >= threshold
-        })
+        self.filter(move |event| is_notable(event) || event.waited() >= threshold)
     }
 
     /// Keeps one in `n` successes, beginning with the first, and every event
     /// that is not a success.
+    ///
+    /// Every [`Op::Plan`], [`Op::Repeated`] and [`Op::Untraced`] is kept as well.
     ///
     /// # Panics
     ///
@@ -136,9 +134,7 @@ pub trait Tracer: Send + Sync + 'static {
         assert!(n > 0, "cannot keep one in 0 events");
         let seen = AtomicU64::new(0);
         self.filter(move |event| {
-            !matches!(event.outcome, Outcome::Ok)
-                || matches!(event.op, Op::Plan | Op::Repeated | Op::Untraced)
-                || seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(n)
+            is_notable(event) || seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(n)
         })
     }
 
@@ -272,6 +268,12 @@ impl<A: Tracer, B: Tracer> Tracer for And<A, B> {
             tell(&self.second, &event.with_mode(mode_of(&self.second)));
         }
     }
+}
+
+/// Whether an event is kept however short its time is, and however many there are.
+fn is_notable(event: &Event<'_>) -> bool {
+    !matches!(event.outcome, Outcome::Ok)
+        || matches!(event.op, Op::Plan | Op::Repeated | Op::Untraced)
 }
 
 /// Whether a tracer wants events of this kind.
