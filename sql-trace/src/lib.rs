@@ -106,8 +106,6 @@ mod pool;
 mod roster;
 mod scope;
 mod span;
-#[cfg(feature = "tracing")]
-mod spans;
 mod sql;
 mod statement;
 mod subject;
@@ -120,6 +118,8 @@ mod to_metrics;
 #[cfg(feature = "tracing")]
 mod to_tracing;
 mod tracer;
+#[cfg(feature = "tracing")]
+mod tracing_span;
 mod transaction;
 mod watchdog;
 mod writer;

@@ -16,7 +16,7 @@ pub(crate) struct Operation<'a> {
     started: Instant,
     told: bool,
     #[cfg(feature = "tracing")]
-    spanned: crate::spans::Spanned,
+    tracing_span: crate::tracing_span::TracingSpan,
 }
 
 impl<'a> Operation<'a> {
@@ -30,7 +30,7 @@ impl<'a> Operation<'a> {
             started: Instant::now(),
             told: false,
             #[cfg(feature = "tracing")]
-            spanned: crate::spans::Spanned::begin(subject, op, None),
+            tracing_span: crate::tracing_span::TracingSpan::begin(subject, op, None),
         }
     }
 
@@ -73,7 +73,7 @@ impl<'a> Operation<'a> {
             ..Event::plain(self.op, &self.subject.target, outcome)
         };
         #[cfg(feature = "tracing")]
-        self.spanned.end(&event);
+        self.tracing_span.end(&event);
         self.subject.finish(interest, &event);
     }
 }

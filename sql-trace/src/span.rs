@@ -36,7 +36,7 @@ pub(crate) struct Span<'a, DB: TraceDatabase> {
     affected: u64,
     told: bool,
     #[cfg(feature = "tracing")]
-    spanned: crate::spans::Spanned,
+    tracing_span: crate::tracing_span::TracingSpan,
 }
 
 enum Bound<DB: TraceDatabase> {
@@ -129,7 +129,7 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
             affected: 0,
             told: false,
             #[cfg(feature = "tracing")]
-            spanned: crate::spans::Spanned::none(),
+            tracing_span: crate::tracing_span::TracingSpan::none(),
         }
     }
 
@@ -157,7 +157,8 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
         #[cfg(feature = "tracing")]
         {
             let text = Some(self.text.as_str());
-            self.spanned = crate::spans::Spanned::begin(self.subject, self.op, text);
+            self.tracing_span =
+                crate::tracing_span::TracingSpan::begin(self.subject, self.op, text);
         }
         let now = Instant::now();
         self.started = Some(now);
@@ -278,7 +279,7 @@ impl<'a, DB: TraceDatabase> Span<'a, DB> {
             ..Event::plain(self.op, &self.subject.target, outcome)
         };
         #[cfg(feature = "tracing")]
-        self.spanned.end(&event);
+        self.tracing_span.end(&event);
         if let Some(mode) = self.interest.told {
             self.subject.tell_in(mode, &mut event);
         }

@@ -6,9 +6,9 @@ use crate::subject::Subject;
 use crate::to_tracing::{TARGET, at_level};
 
 /// The `tracing` span of one operation, if spans are wanted.
-pub(crate) struct Spanned(Option<tracing::Span>);
+pub(crate) struct TracingSpan(Option<tracing::Span>);
 
-impl Spanned {
+impl TracingSpan {
     pub(crate) fn none() -> Self {
         Self(None)
     }
