@@ -17,9 +17,9 @@ use crate::subject::Teller;
 /// One thread looks at all of them several times within the threshold, so that
 /// a statement pays for its entry in a list and for nothing else.
 #[derive(Debug)]
-pub(crate) struct Watchdog(Arc<Kennel>);
+pub(crate) struct Watchdog(Arc<Shared>);
 
-struct Kennel {
+struct Shared {
     teller: Teller,
     threshold: Duration,
     list: Mutex<List>,
@@ -42,18 +42,18 @@ struct List {
 impl Watchdog {
     /// Starts watching. Without a thread, nothing is told.
     pub(crate) fn start(teller: Teller, threshold: Duration) -> Self {
-        let kennel = Arc::new(Kennel {
+        let shared = Arc::new(Shared {
             teller,
             threshold,
             list: Mutex::default(),
             wake: Condvar::new(),
             asleep: AtomicBool::new(false),
         });
-        let patrolled = Arc::clone(&kennel);
+        let watching = Arc::clone(&shared);
         let _ = thread::Builder::new()
             .name("sql-trace-watch".to_owned())
-            .spawn(move || patrolled.patrol());
-        Self(kennel)
+            .spawn(move || watching.run());
+        Self(shared)
     }
 
     /// Takes a statement into the list.
@@ -77,7 +77,7 @@ impl Watchdog {
         }
         Watched {
             running,
-            kennel: Arc::clone(&self.0),
+            shared: Arc::clone(&self.0),
             place,
         }
     }
@@ -90,12 +90,12 @@ impl Drop for Watchdog {
     }
 }
 
-impl Kennel {
+impl Shared {
     fn list(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn patrol(&self) {
+    fn run(&self) {
         let round = (self.threshold / 4).clamp(Duration::from_millis(1), Duration::from_secs(1));
         let mut late = Vec::new();
         let mut list = self.list();
@@ -132,9 +132,9 @@ impl Kennel {
     }
 }
 
-impl std::fmt::Debug for Kennel {
+impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kennel")
+        f.debug_struct("Shared")
             .field("threshold", &self.threshold)
             .finish_non_exhaustive()
     }
@@ -200,7 +200,7 @@ impl Running {
 /// A statement's entry in the list, which ends with this value.
 pub(crate) struct Watched {
     running: Arc<Running>,
-    kennel: Arc<Kennel>,
+    shared: Arc<Shared>,
     place: usize,
 }
 
@@ -221,7 +221,7 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        let mut list = self.kennel.list();
+        let mut list = self.shared.list();
         list.entries[self.place] = None;
         list.free.push(self.place);
     }
