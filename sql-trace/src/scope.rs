@@ -320,6 +320,7 @@ impl fmt::Debug for QueryStats {
 pin_project! {
     /// A future that runs in a scope; made by [`QueryStats::run`].
     #[derive(Debug)]
+    #[must_use = "futures do nothing unless they are polled"]
     pub struct InScope<F> {
         #[pin]
         future: F,
