@@ -235,7 +235,7 @@ where
                 acceptor,
                 options,
             } = self;
-            let limits = options.limits;
+            let limits = options.limits.in_reach();
             let shared = Arc::clone(options.drain.shared());
             let connection = move |stream: Stream| {
                 let (acceptor, service, shared) =

@@ -29,6 +29,17 @@ pub(super) struct Limits {
     pub(super) linger: Duration,
 }
 
+impl Limits {
+    /// The same, but short enough for a point in time to lie that far ahead.
+    pub(super) fn in_reach(self) -> Self {
+        Self {
+            header_read_timeout: self.header_read_timeout.min(FOR_EVER),
+            keep_alive_timeout: self.keep_alive_timeout.min(FOR_EVER),
+            linger: self.linger.min(FOR_EVER),
+        }
+    }
+}
+
 /// Serves one connection to its end.
 pub(super) async fn run<S, B, F, Fut, T>(
     stream: Stream,
@@ -234,3 +245,6 @@ enum Step {
 }
 
 const A_MOMENT: Duration = Duration::from_millis(10);
+
+/// A century: nobody waits for its end, and it can be added to any time.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -226,6 +226,24 @@ fn idle_connection_is_closed_after_the_keep_alive_timeout() {
 }
 
 #[test]
+fn longest_limits_are_never_reached() {
+    let service = Service::with(|serve| {
+        serve
+            .header_read_timeout(Duration::MAX)
+            .keep_alive_timeout(Duration::MAX)
+            .linger(Duration::MAX)
+    });
+    let mut client = service.connect();
+    service.until_connections(1);
+    for _ in 0..2 {
+        assert_eq!(client.get("/").unwrap().status(), 200);
+    }
+    drop(client);
+    service.drain.start();
+    service.end();
+}
+
+#[test]
 fn more_connections_than_the_cap_wait_for_their_turn() {
     let service = Service::with(|serve| serve.max_connections(2));
     let (first, second) = (service.connect_and_ask(), service.connect_and_ask());
