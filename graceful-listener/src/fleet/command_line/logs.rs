@@ -139,7 +139,11 @@ fn successor(file: &mut File, path: &Path) -> io::Result<Option<File>> {
     }
     match fs::metadata(path) {
         Ok(theirs) if (theirs.dev(), theirs.ino()) != (ours.dev(), ours.ino()) => {
-            File::open(path).map(Some)
+            match File::open(path) {
+                // It is being moved away just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                opened => opened.map(Some),
+            }
         }
         _ => Ok(None),
     }
