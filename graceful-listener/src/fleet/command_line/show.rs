@@ -24,7 +24,7 @@ pub(super) fn status(
         let code = once(directory, names, json, watch.is_some())?;
         match watch {
             None => return Ok(code),
-            Some(pause) => thread::sleep(pause),
+            Some(pause) => thread::sleep(pause.max(SHORTEST_PAUSE)),
         }
     }
 }
@@ -108,3 +108,5 @@ fn to_json(status: &Status) -> Result<String, Stop> {
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
+/// Of `--watch`: nobody reads faster, and `--watch=0` must not take a core.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
