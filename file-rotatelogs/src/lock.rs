@@ -74,7 +74,7 @@ impl RotationLock {
         Note::parse(&fs::read(&self.path).ok()?)
     }
 
-    /// Writes the note, as well as it goes. It should be done under the lock.
+    /// Writes the note, if that is possible. It should be done under the lock.
     pub(crate) fn set_note(&self, note: &Note) {
         let text = note.format();
         if let Ok(file) = self.open()

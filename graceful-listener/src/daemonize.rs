@@ -19,9 +19,9 @@ use crate::upgrade::Handover;
 ///
 /// The process that was started, the launcher, waits until the daemon says that it is
 /// [ready](Daemon::ready). Its exit status then tells a script, or a person, whether the
-/// service really runs: 0 if it does, else that of the daemon that has not made it. Until then the daemon's
-/// standard streams are the launcher's, so that what goes wrong is read where the service
-/// was started.
+/// service really runs: it is 0 if it does, and else that of the daemon, which has ended.
+/// Until then the daemon's standard streams are the launcher's, so that what goes wrong is
+/// read where the service was started.
 ///
 /// The daemon is in a session of its own and cannot get a terminal again. Its directory and
 /// umask are what they were, unless set otherwise, so relative paths keep their meaning.
