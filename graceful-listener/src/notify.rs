@@ -217,7 +217,8 @@ impl NotifyMessage {
     /// Adds `EXTEND_TIMEOUT_USEC=`: the start or the stop needs this much longer.
     #[must_use]
     pub fn extend_timeout(self, by: Duration) -> Self {
-        self.with("EXTEND_TIMEOUT_USEC", &by.as_micros().to_string())
+        let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        self.with("EXTEND_TIMEOUT_USEC", &micros.to_string())
     }
 
     /// Adds any variable. Line breaks in the value become blanks.

@@ -206,6 +206,9 @@ fn message_says_what_was_added() {
     assert_eq!(message.value("MAINPID"), Some("42"));
     assert_eq!(message.value("EXTEND_TIMEOUT_USEC"), Some("1500000"));
     assert_eq!(message.value("X_KEY"), Some("a=b"));
+    let longest = NotifyMessage::new().extend_timeout(Duration::MAX);
+    let number = longest.value("EXTEND_TIMEOUT_USEC").unwrap();
+    assert_eq!(number.parse(), Ok(u64::MAX), "systemd reads no more");
 }
 
 #[test]
