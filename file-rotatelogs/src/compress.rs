@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::log_file::{Form, temporary};
 use crate::open_file::take;
+use crate::precedence::Precedence;
 
 /// How closed files are compressed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,7 +35,11 @@ impl Compression {
     /// The result gets its name when it is complete and on the disk; only then is the
     /// original removed. Killed in between, both are there, and the next run finds them
     /// the same.
-    pub(crate) fn compress(self, path: &Path) -> io::Result<Option<PathBuf>> {
+    pub(crate) fn compress(
+        self,
+        path: &Path,
+        precedence: &Precedence,
+    ) -> io::Result<Option<PathBuf>> {
         let Some(file) = take(path)? else {
             return Ok(None);
         };
@@ -49,11 +54,13 @@ impl Compression {
         } else {
             let temporary = temporary(&target);
             self.write(&file, &temporary)?;
+            precedence.give_way();
             fs::rename(&temporary, &target)?;
             if let Some(directory) = target.parent() {
                 File::open(directory)?.sync_all()?;
             }
         }
+        precedence.give_way();
         fs::remove_file(path)?;
         Ok(Some(target))
     }

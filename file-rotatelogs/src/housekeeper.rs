@@ -15,6 +15,7 @@ use crate::event::{Attempt, Event};
 use crate::log_file::Form;
 use crate::open_file::take;
 use crate::period::Period;
+use crate::precedence::Precedence;
 use crate::retention::{Log, Survey, end_of};
 use crate::settings::{Cadence, Settings};
 
@@ -35,6 +36,7 @@ struct Work {
     done: Condvar,
     /// Something was left because somebody still wrote to it.
     left_over: AtomicBool,
+    precedence: Precedence,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +56,7 @@ impl Housekeeper {
                 desk: Mutex::new(Desk::default()),
                 done: Condvar::new(),
                 left_over: AtomicBool::new(false),
+                precedence: Precedence::default(),
             }),
         }
     }
@@ -68,6 +71,11 @@ impl Housekeeper {
     /// Asks for a file to be brought to the disk, and closed unless it is shared.
     pub(crate) fn sync(&self, path: PathBuf, file: File) {
         self.ask(|desk| desk.to_sync.push((path, file)));
+    }
+
+    /// Tells whose turn it is in the directory.
+    pub(crate) fn precedence(&self) -> &Precedence {
+        &self.work.precedence
     }
 
     /// Tells whether a file was left alone because somebody still wrote to it, once.
@@ -137,7 +145,7 @@ impl Work {
     fn put_in_order(&self) -> bool {
         self.left_over.store(false, Ordering::Relaxed);
         let settings = &self.settings;
-        let mut survey = Survey::take(&settings.pattern, &settings.clock);
+        let mut survey = Survey::take(&settings.pattern, &settings.clock, &self.precedence);
         let now = settings.clock.nanos();
         let surplus = settings.retention.surplus(&survey.logs, now, |log| {
             end_of(log, self.period_end(log), now)
@@ -170,6 +178,7 @@ impl Work {
     fn remove_log(&self, log: &Log) -> bool {
         let mut gone = true;
         for kept in &log.forms {
+            self.precedence.give_way();
             let held = match kept.form {
                 Form::Plain => match take(&kept.path) {
                     Ok(None) if kept.path.exists() => {
@@ -226,7 +235,8 @@ impl Work {
                 continue;
             }
             let path = log.plain.clone();
-            let result = compression.compress(&path);
+            self.precedence.give_way();
+            let result = compression.compress(&path, &self.precedence);
             match &result {
                 Ok(Some(target)) => {
                     log.forms.retain(|kept| kept.form != Form::Plain);

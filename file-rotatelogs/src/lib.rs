@@ -133,6 +133,7 @@ mod non_blocking;
 mod open_file;
 mod pattern;
 mod period;
+mod precedence;
 mod retention;
 mod rotatelogs;
 mod rotor;

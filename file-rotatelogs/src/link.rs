@@ -44,13 +44,14 @@ impl Link {
         let temporary = self.temporary();
         self.obstacle()?;
         for _ in 0..ATTEMPTS {
-            match fs::remove_file(&temporary) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                // What a process left that was killed between the next two calls.
-                _ => {}
-            }
             match symlink(&text, &temporary) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                // What a process left that was killed between these calls.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    match fs::remove_file(&temporary) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => continue,
+                    }
+                }
                 result => result?,
             }
             match fs::rename(&temporary, &self.path) {

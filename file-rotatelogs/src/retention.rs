@@ -9,6 +9,7 @@ use crate::clock::{Clock, NANOS, to_nanos};
 use crate::log_file::{Form, LogFile, generation_path, original_of_temporary};
 use crate::open_file::FileId;
 use crate::pattern::{Component, Pattern};
+use crate::precedence::Precedence;
 
 /// How many old files are kept: each limit that is set, all of them together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -117,11 +118,12 @@ impl Survey {
     ///
     /// What cannot be read is left out, and what is left out is neither removed nor
     /// compressed.
-    pub(crate) fn take(pattern: &Pattern, clock: &Clock) -> Self {
+    pub(crate) fn take(pattern: &Pattern, clock: &Clock, precedence: &Precedence) -> Self {
         let components = pattern.components();
         let mut walk = Walk {
             pattern,
             clock,
+            precedence,
             logs: HashMap::new(),
             unfinished: Vec::new(),
         };
@@ -146,6 +148,7 @@ impl Survey {
 struct Walk<'a> {
     pattern: &'a Pattern,
     clock: &'a Clock,
+    precedence: &'a Precedence,
     logs: HashMap<PathBuf, Log>,
     unfinished: Vec<(PathBuf, PathBuf)>,
 }
@@ -167,6 +170,7 @@ impl Walk<'_> {
             return;
         };
         for entry in entries.flatten() {
+            self.precedence.give_way();
             let name = entry.file_name();
             let Ok(kind) = entry.file_type() else {
                 continue;

@@ -186,6 +186,7 @@ impl Rotor {
         steady: i64,
     ) -> io::Result<()> {
         let settings = &*shared.settings;
+        let claim = shared.housekeeper.precedence().claim();
         let target = match (reason, view, self.period) {
             (Reason::Size | Reason::Request | Reason::Replaced, Some(view), Some(period)) => {
                 // The clock may be a little before the period: it stays.
@@ -249,6 +250,7 @@ impl Rotor {
         });
         self.put_away(shared, old);
         drop(held);
+        drop(claim);
         self.left_over = None;
         self.tidied_at = steady;
         shared.housekeeper.tidy();

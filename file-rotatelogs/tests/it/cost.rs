@@ -8,7 +8,7 @@ use file_rotatelogs::{NonBlocking, Overflow, RotateLogs};
 
 use crate::allocator::allocations;
 use crate::child::{Child, Start};
-use crate::support::{Scratch, need};
+use crate::support::{Scratch, need, wait_until};
 
 #[test]
 fn record_is_written_without_an_allocation() {
@@ -180,4 +180,71 @@ fn file_is_brought_to_the_disk_as_often_as_the_policy_says() {
     let count = synced(&["sync=500"], &write);
     assert!((1..=4).contains(&count), "{count}");
     assert_eq!(synced(&["sync=rotate"], &write), 0);
+}
+
+#[test]
+fn housekeeping_pauses_while_a_rotation_is_on() {
+    if !need("strace") {
+        return;
+    }
+    // What to do, what shows that it has begun, and of how many files.
+    let chores = [
+        ("listing", "files=100000", "statx(", 1500),
+        ("removing", "files=2", "unlink(", 400),
+        ("compressing", "gzip", "rename(", 120),
+    ];
+    for (chore, settings, call, files) in chores {
+        let scratch = Scratch::new();
+        let (directory, trace) = (scratch.join("logs"), scratch.join("trace"));
+        fs::create_dir(&directory).unwrap();
+        for number in 1..=files {
+            fs::write(directory.join(format!("a.log.{number}")), "old").unwrap();
+        }
+        let mut child = Child::start_as(&Start {
+            under: &[
+                "strace",
+                "-f",
+                "-qq",
+                "-e",
+                "trace=statx,unlink,rename,symlink",
+                "-e",
+                "inject=symlink:delay_enter=200000",
+                "-o",
+                trace.to_str().unwrap(),
+            ],
+            user: None,
+        });
+        let log = format!("pattern={}", directory.join("a.log").to_str().unwrap());
+        let link = format!("link={}", directory.join("current").to_str().unwrap());
+        child.open(&[&log, &link, settings]).unwrap();
+        let thread_of = |line: &str| line.split(' ').next().unwrap().to_owned();
+        let text = || fs::read_to_string(&trace).unwrap();
+        let writer = text()
+            .lines()
+            .find(|line| line.contains("symlink("))
+            .map(thread_of)
+            .unwrap();
+        let is_chore = |line: &str| thread_of(line) != writer && line.contains(call);
+        wait_until(chore, || text().lines().any(is_chore));
+        child.tell("rotate").unwrap();
+        let text = text();
+        let lines: Vec<&str> = text.lines().collect();
+        let rotates = |line: &str| thread_of(line) == writer && line.contains("symlink");
+        let end = lines.iter().rposition(|line| rotates(line)).unwrap();
+        // When something was called meanwhile, its beginning and its end are two lines.
+        let begun = lines.iter().rposition(|line| line.contains("symlink("));
+        let meanwhile = lines[begun.unwrap()..end]
+            .iter()
+            .filter(|line| is_chore(line))
+            .count();
+        assert!(meanwhile <= 3, "{chore}: {meanwhile} calls meanwhile");
+        child.tell("settle").unwrap();
+        let after = fs::read_to_string(&trace).unwrap();
+        let rest = after
+            .lines()
+            .skip(end)
+            .filter(|line| is_chore(line))
+            .count();
+        assert!(rest > 20, "{chore} goes on: {rest} calls after it");
+    }
 }
