@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use crate::builder::Builder;
+use crate::clock::{self, NANOS};
 use crate::error::Error;
 use crate::event::{Attempt, Event};
 use crate::housekeeper::Housekeeper;
@@ -479,38 +480,60 @@ impl Shared {
     }
 
     fn append_records(&self, bytes: &[u8], ends: &[usize]) -> io::Result<()> {
+        let mut first_error = None;
+        let mut give_up_at = i64::MAX;
         let mut done = 0;
         let mut start = 0;
         while done < ends.len() {
             let first = ends[done] - start;
             let state = self.state_for(first);
-            let Some(open) = &state.open else {
-                let failed = state.unopened();
-                drop(state);
-                self.failed(&failed.error, (ends.len() - done) as u64);
-                return Err(failed.error);
+            let (result, fitting) = match &state.open {
+                Some(open) => {
+                    // As many as fit, or one that fits nowhere; one by one when it fails.
+                    let room = match first_error {
+                        None => open.room().clamp(first, BATCH.max(first)),
+                        Some(_) => first,
+                    };
+                    let fitting = ends[done..].partition_point(|&end| end - start <= room);
+                    let end = ends[done + fitting - 1];
+                    (open.append(&bytes[start..end]), fitting)
+                }
+                None => (Err(state.unopened()), 1),
             };
-            // As many as fit, or one that fits nowhere.
-            let room = open.room().clamp(first, BATCH.max(first));
-            let fitting = ends[done..].partition_point(|&end| end - start <= room);
-            let end = ends[done + fitting - 1];
-            let result = open.append(&bytes[start..end]);
             drop(state);
-            if let Err(failed) = result {
-                let reached = start + failed.written;
-                let whole = ends[done..].partition_point(|&end| end <= reached);
-                self.failed(&failed.error, (ends.len() - done - whole) as u64);
-                return Err(failed.error);
+            match result {
+                Ok(()) => {
+                    if self.failing.load(Ordering::Relaxed) {
+                        self.recovered();
+                    }
+                    done += fitting;
+                }
+                Err(failed) => {
+                    let reached = start + failed.written;
+                    done += ends[done..].partition_point(|&end| end <= reached);
+                    let now = clock::steady_nanos();
+                    if first_error.is_none() {
+                        give_up_at = now + LONGEST_STRUGGLE;
+                    }
+                    let lost = if now < give_up_at {
+                        1
+                    } else {
+                        ends.len() - done
+                    };
+                    self.failed(&failed.error, lost as u64);
+                    done += lost;
+                    first_error.get_or_insert(failed.error);
+                }
             }
-            if self.failing.load(Ordering::Relaxed) {
-                self.recovered();
-            }
-            done += fitting;
-            start = end;
+            start = ends[done - 1];
         }
-        Ok(())
+        first_error.map_or(Ok(()), Err)
     }
 }
 
 /// So many bytes are worth a system call; with more, others would wait for it.
 const BATCH: usize = 256 * 1024;
+
+/// How long, in nanoseconds, the records after one that could not be written are tried
+/// before the rest of a batch is given up.
+const LONGEST_STRUGGLE: i64 = NANOS / 10;

@@ -176,7 +176,16 @@ struct Process {
 impl Process {
     fn obey(&mut self, command: &str, rest: &str) -> Result<String, Box<dyn std::error::Error>> {
         if command == "open" {
-            let logs = self.events.of(builder(rest)).build()?;
+            let makes_room = rest.contains("room");
+            let builder = self.events.of_and(builder(rest), move |event| {
+                if makes_room && event.to_string().starts_with("cannot write") {
+                    let id = std::process::id().to_string();
+                    let mut lift = Command::new("prlimit");
+                    lift.args(["--pid", &id, "--fsize=unlimited:"]);
+                    assert!(lift.status().unwrap().success());
+                }
+            });
+            let logs = builder.build()?;
             if rest.contains("queue=") {
                 let overflow = if rest.contains("queue=drop") {
                     Overflow::DropNewest
@@ -202,7 +211,10 @@ impl Process {
                 let (from, to): (u64, u64) = (words[1].parse()?, words[2].parse()?);
                 let mut done = 0;
                 for number in from..to {
-                    writeln!({ logs }, "{} {number}", words[0])?;
+                    match &self.queue {
+                        Some(queue) => writeln!({ queue }, "{} {number}", words[0])?,
+                        None => writeln!({ logs }, "{} {number}", words[0])?,
+                    }
                     done += 1;
                 }
                 return Ok(done.to_string());
@@ -269,7 +281,7 @@ fn builder(settings: &str) -> Builder {
                 value.parse().unwrap(),
             ))),
             "finish" => builder.finish_lines(true),
-            "queue" => builder,
+            "queue" | "room" => builder,
             other => panic!("{other}"),
         };
     }

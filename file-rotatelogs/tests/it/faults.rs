@@ -312,15 +312,8 @@ fn fill_and_recover(directory: &Path, make_room: impl Fn(), child: &mut Child, p
 fn file_that_may_not_grow_costs_only_the_records_that_do_not_fit() {
     for policy in ["gone", "drop"] {
         let scratch = Scratch::new();
-        // Shared memory of the shell: XFSZ is ignored, so that the write fails instead.
-        let limited = [
-            "sh",
-            "-c",
-            "ulimit -S -f 32; trap '' XFSZ; exec \"$@\"",
-            "sh",
-        ];
         let mut child = Child::start_as(&Start {
-            under: &limited,
+            under: &LIMITED,
             user: None,
         });
         let id = child.id().to_string();
@@ -337,6 +330,15 @@ fn file_that_may_not_grow_costs_only_the_records_that_do_not_fit() {
         fill_and_recover(scratch.path(), make_room, &mut child, policy);
     }
 }
+
+/// Lets no file grow past some kilobytes. XFSZ is ignored, so that the write fails
+/// instead.
+const LIMITED: [&str; 4] = [
+    "sh",
+    "-c",
+    "ulimit -S -f 32; trap '' XFSZ; exec \"$@\"",
+    "sh",
+];
 
 /// A file system of its own, gone when dropped.
 struct Mount(Scratch);
@@ -460,6 +462,70 @@ fn queue_on_a_full_disk_counts_what_is_lost_and_goes_on() {
             .contains(&format!("{} records were lost", 4000 - whole))
     );
     drop((log, logs));
+}
+
+#[test]
+fn batch_goes_on_after_the_record_that_did_not_fit() {
+    if !need("prlimit") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut child = Child::start_as(&Start {
+        under: &LIMITED,
+        user: None,
+    });
+    let log = format!("pattern={}", scratch.join("a.log").to_str().unwrap());
+    // The limit is lifted as soon as a failure is told.
+    child.open(&[&log, "queue=block", "room"]).unwrap();
+    let padding = "x".repeat(100);
+    child.tell(&format!("count\t{padding}\t0\t1000")).unwrap();
+    let error = child.tell("flush").unwrap_err();
+    assert!(error.contains("File too large"), "{error}");
+    assert_eq!(child.tell("lost").unwrap(), "1");
+    let text = String::from_utf8(contents(&scratch.join("a.log"))).unwrap();
+    let whole: Vec<u32> = text
+        .lines()
+        .filter(|line| line.len() > padding.len())
+        .filter_map(|line| line.strip_prefix(&padding)?.trim_start().parse().ok())
+        .collect();
+    assert_eq!(whole.len(), 999, "all the others are there");
+    assert!(whole.is_sorted());
+    let events = child.tell("events").unwrap();
+    assert!(events.contains("1 records were lost"), "{events}");
+    child.tell("flush").unwrap();
+}
+
+#[test]
+fn batch_is_given_up_when_each_failure_takes_long() {
+    if !need("strace") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (path, trace) = (scratch.join("a.log"), scratch.join("trace"));
+    let mut child = Child::start_as(&Start {
+        under: &[
+            "strace",
+            "-f",
+            "-qq",
+            "-P",
+            path.to_str().unwrap(),
+            "-e",
+            "inject=write:error=EIO:delay_enter=30000",
+            "-o",
+            trace.to_str().unwrap(),
+        ],
+        user: None,
+    });
+    let log = format!("pattern={}", path.to_str().unwrap());
+    child.open(&[&log, "queue=block"]).unwrap();
+    child.tell("count\trecord\t0\t1000").unwrap();
+    child.tell("flush").unwrap_err();
+    assert_eq!(child.tell("lost").unwrap(), "1000");
+    drop(child);
+    let text = fs::read_to_string(&trace).unwrap();
+    let writes = text.lines().filter(|line| line.contains("write(")).count();
+    // Three to five in each batch, of which there may be some.
+    assert!((4..100).contains(&writes), "{writes} attempts");
 }
 
 #[test]

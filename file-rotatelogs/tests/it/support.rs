@@ -85,8 +85,20 @@ pub(crate) struct Events(Arc<Mutex<Vec<String>>>);
 
 impl Events {
     pub(crate) fn of(&self, builder: Builder) -> Builder {
+        self.of_and(builder, |_| {})
+    }
+
+    /// Does something else, too, when one is told.
+    pub(crate) fn of_and(
+        &self,
+        builder: Builder,
+        also: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> Builder {
         let list = self.0.clone();
-        builder.on_event(move |event: &Event| list.lock().unwrap().push(event.to_string()))
+        builder.on_event(move |event: &Event| {
+            list.lock().unwrap().push(event.to_string());
+            also(event);
+        })
     }
 
     pub(crate) fn all(&self) -> Vec<String> {
