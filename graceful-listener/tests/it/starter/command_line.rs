@@ -1,13 +1,11 @@
 //! The command line, in the forms that Perl's `Getopt::Long` takes.
 
-use super::daemon::{Daemon, Program, Start, both, stderr, stdout};
+use super::daemon::{Daemon, Program, Start, both, finish, stderr, stdout};
 
 fn run(program: Program, args: &[&str]) -> (Option<i32>, String, String) {
-    let output = Start::new(program).command().get_program().to_owned();
-    let output = std::process::Command::new(output)
-        .args(args)
-        .output()
-        .unwrap();
+    let mut command = std::process::Command::new(program.path());
+    command.args(args);
+    let output = finish(command);
     (output.status.code(), stdout(&output), stderr(&output))
 }
 

@@ -7,6 +7,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -191,13 +193,13 @@ impl Start {
     /// Starts it with `--daemonize` and a log file, and waits for the launcher.
     pub(super) fn daemonize(self) -> (Daemon, Output) {
         let start = self.options(["--daemonize", "--log-file=output"]);
-        let output = start.command().output().unwrap();
+        let output = finish(start.command());
         (start.daemon(), output)
     }
 
     /// Runs it to its end, which has to come on its own.
     pub(super) fn run(self) -> Output {
-        let output = self.command().output().unwrap();
+        let output = finish(self.command());
         kill_marked(self.dir.path());
         output
     }
@@ -452,6 +454,35 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
     }
+}
+
+/// Runs a command to its end. One that does not come to it is killed, with all it
+/// has started, and that is a failure.
+pub(super) fn finish(mut command: Command) -> Output {
+    static COMMANDS: AtomicUsize = AtomicUsize::new(0);
+    let number = COMMANDS.fetch_add(1, Ordering::Relaxed);
+    let own = format!("command {number} of {}", std::process::id());
+    let dir = command.get_envs().find(|(name, _)| *name == MARK);
+    let mark = dir
+        .and_then(|(_, dir)| dir)
+        .map_or(own.into(), PathBuf::from);
+    command.env(MARK, &mark);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command.stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let (done, end) = mpsc::channel::<()>();
+    let watchdog = thread::spawn(move || {
+        let is_late = end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+        if is_late {
+            kill_marked(&mark);
+        }
+        is_late
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(done);
+    let is_late = watchdog.join().unwrap();
+    assert!(!is_late, "{command:?} has not ended: {}", stderr(&output));
+    output
 }
 
 /// Kills every process that was started for this directory.

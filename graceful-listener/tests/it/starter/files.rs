@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
 
-use super::daemon::{Daemon, Program, Start, both, is_running, stderr, wait_for};
+use super::daemon::{Daemon, Program, Start, both, finish, is_running, stderr, wait_for};
 use crate::small_disk::SmallDisk;
 
 #[test]
@@ -587,7 +587,7 @@ fn status_file_of_another_is_not_removed_by_a_failed_start() {
             .options(["--status-file=status", "--port=192.0.2.1:0"])
             .file("status", "1:1\n");
         let path = start.dir().join("status");
-        assert!(!start.command().output().unwrap().status.success());
+        assert!(!finish(start.command()).status.success());
         assert_eq!(fs::read_to_string(path).unwrap(), "1:1\n");
     });
 }
@@ -599,7 +599,7 @@ fn status_file_that_was_not_written_is_not_removed() {
         .program(&["./missing"])
         .file("status", "1:1\n");
     let path = start.dir().join("status");
-    assert_eq!(start.command().output().unwrap().status.code(), Some(2));
+    assert_eq!(finish(start.command()).status.code(), Some(2));
     assert_eq!(fs::read_to_string(path).unwrap(), "1:1\n");
 }
 

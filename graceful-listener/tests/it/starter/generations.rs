@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, both, is_running, proc_status, stderr};
+use super::daemon::{Daemon, Program, Start, both, finish, is_running, proc_status, stderr};
 
 #[test]
 fn generations_are_counted_from_one() {
@@ -375,7 +375,7 @@ fn program_that_cannot_be_executed_ends_the_first_start() {
             .options(["--path=a.sock"])
             .program(words);
         let dir = start.dir().to_owned();
-        let output = start.command().output().unwrap();
+        let output = finish(start.command());
         assert_eq!(output.status.code(), Some(code), "{words:?}");
         assert!(stderr(&output).contains(text), "{}", stderr(&output));
         assert_eq!(

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, is_running, stderr};
+use super::daemon::{Daemon, Program, Start, finish, is_running, stderr};
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
@@ -184,7 +184,7 @@ fn orphan_keeps_its_socket_file_if_no_successor_can_be_started() {
     let orphan = first.worker(1);
     first.kill();
     let again = first.again(&["--path=a.sock", "--dir=nowhere"]);
-    let output = again.command().output().unwrap();
+    let output = finish(again.command());
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     let path = again.dir().join("a.sock");
     let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();

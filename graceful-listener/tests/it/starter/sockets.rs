@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::daemon::{Daemon, Program, Start, both, stderr};
+use super::daemon::{Daemon, Program, Start, both, finish, stderr};
 use super::worker::talk;
 
 const AT_ONCE: [&str; 1] = ["--interval=0"];
@@ -515,7 +515,7 @@ fn file_that_is_no_socket_is_left_alone() {
         .options(["--path=precious"])
         .file("precious", "data");
     let path = start.dir().join("precious");
-    let output = start.command().output().unwrap();
+    let output = finish(start.command());
     assert!(!output.status.success());
     assert!(
         stderr(&output).contains("precious: it exists and is not a socket"),
@@ -552,7 +552,7 @@ fn socket_files_of_a_failed_start_are_removed() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let start = Start::new(program).options(["--path=a.sock", "--path=nowhere/b.sock"]);
         let path = start.dir().join("a.sock");
-        let output = start.command().output().unwrap();
+        let output = finish(start.command());
         assert!(!output.status.success());
         assert!(
             stderr(&output).contains("failed to listen to file nowhere/b.sock"),
