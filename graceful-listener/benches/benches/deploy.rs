@@ -9,7 +9,7 @@
 //! happens in the 250 ms after a switch is told apart from the rest. A request that fails is
 //! made again at once: the last two columns are what a user has waited then. The worker is
 //! the `graceful` example, or those that `WORKERS` lists, joined with `:`. `ROUNDS` and
-//! `SWITCHES` set how often.
+//! `SWITCHES` set how often, `NGINX_WORKERS` (2) how many processes nginx has.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -107,9 +107,10 @@ impl Nginx {
         let place = dir.display();
         let configuration = dir.join("nginx.conf");
         let text = format!(
-            "worker_processes 2; pid {place}/nginx.pid; error_log {place}/nginx.log;\n\
+            "worker_processes {}; pid {place}/nginx.pid; error_log {place}/nginx.log;\n\
              events {{ worker_connections 1024; }}\n\
-             http {{ access_log off; server {{ listen {address}; location / {{ return 200 \"hello\\n\"; }} }} }}\n"
+             http {{ access_log off; server {{ listen {address}; location / {{ return 200 \"hello\\n\"; }} }} }}\n",
+            setting("NGINX_WORKERS", 2)
         );
         fs::write(&configuration, text).expect("the configuration is written");
         let nginx = Self {
