@@ -13,6 +13,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::{self, PipeReader, Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -154,8 +155,8 @@ impl Upgrader {
 
     /// Sets a function that is called before each start with the command that is to be run.
     ///
-    /// It may change the environment, for example. An error keeps the program
-    /// from being started.
+    /// It may change the environment, for example. An error or a panic keeps the
+    /// program from being started.
     #[must_use]
     pub fn before_spawn<F>(mut self, change: F) -> Self
     where
@@ -350,7 +351,9 @@ impl Upgrader {
             command.env_remove(variable);
         }
         if let Some(change) = &self.before_spawn {
-            change(&mut command).map_err(|source| UpgradeError::spawn(&command, source))?;
+            catch_unwind(AssertUnwindSafe(|| change(&mut command)))
+                .unwrap_or_else(|_| Err(io::Error::other("before_spawn panicked")))
+                .map_err(|source| UpgradeError::spawn(&command, source))?;
         }
         let passed = lock(&self.passed);
         let handover = Handover {

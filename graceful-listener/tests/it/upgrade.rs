@@ -834,6 +834,15 @@ fn child_upgrades_without_serving() {
     let successor = upgrader.upgrade().unwrap();
     eprintln!("successor {}", successor.id());
     eprintln!("late: {}", upgrader.upgrade().unwrap_err());
+    let careless = Upgrader::new(&listeners)
+        .unwrap()
+        .before_spawn(|_| panic!("as it is tested"));
+    careless.ready().unwrap();
+    for _ in 0..2 {
+        let error = careless.upgrade().unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        eprintln!("careless: {source}");
+    }
     let other = Upgrader::new(&listeners)
         .unwrap()
         .command("/nonexistent/program", ["argument"]);
@@ -879,6 +888,10 @@ fn upgrader_works_without_serve_and_for_every_kind_of_socket() {
     assert!(said("early: ")[0].contains("not ready itself yet"));
     assert!(said("late: ")[0].contains("has taken over already"));
     assert!(said("other: ")[0].contains("cannot start /nonexistent/program"));
+    assert_eq!(
+        said("careless: "),
+        ["before_spawn panicked", "before_spawn panicked"]
+    );
     assert!(said("cancelled: ")[0].contains("this process is ending"));
     assert_eq!(said("told ")[0], "Ok(\"by the predecessor\")");
     assert_eq!(said("predecessor "), ["false", "true", "false"]);
