@@ -132,6 +132,11 @@ impl Log {
     }
 }
 
+/// Takes out what a terminal would obey, and what would begin another line.
+pub(crate) fn printable(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 /// Returns the last lines that were written to a file since it was `mark` bytes
 /// long: at most ten, and none if it cannot be read.
 pub(crate) fn tail(path: &Path, mark: u64) -> Vec<String> {

@@ -5,6 +5,7 @@ use super::program::Program;
 use super::state::State;
 use super::supervisor::{AGAIN, Supervisor};
 use crate::failure::reason;
+use crate::log::printable;
 use crate::moment::Moment;
 
 /// A command that is being carried out.
@@ -61,9 +62,11 @@ impl Supervisor {
                     });
                 }
                 Err(why) => {
-                    self.host
-                        .log
-                        .line(format_args!("refused command {}: {why}", name.display()));
+                    self.host.log.line(format_args!(
+                        "refused command {}: {}",
+                        printable(&name.to_string_lossy()),
+                        printable(&why)
+                    ));
                     if let Err(error) = self.inbox.answer(&name, Err(&why)) {
                         self.cannot_answer(&name, &error);
                     }
@@ -186,9 +189,11 @@ impl Supervisor {
                     Ok(text.as_str())
                 }
                 Err(why) => {
+                    // Output lines that follow are in the log already.
+                    let first = why.lines().next().unwrap_or_default();
                     self.host
                         .log
-                        .line(format_args!("command {}: failed: {why}", pending.command));
+                        .line(format_args!("command {}: failed: {first}", pending.command));
                     Err(why.as_str())
                 }
             };
@@ -211,7 +216,7 @@ impl Supervisor {
         }
         self.host.log.line(format_args!(
             "failed to answer {}: {}",
-            name.display(),
+            printable(&name.to_string_lossy()),
             reason(error)
         ));
         self.scan_at = Some(Moment::now() + AGAIN);

@@ -10,6 +10,7 @@ use super::host::Host;
 use super::instance::key;
 use super::recipe::Recipe;
 use crate::failure::reason;
+use crate::log::printable;
 use crate::moment::Moment;
 use crate::process::{Certificate, Exit, Identity, Process, Signal, Spawn, draft};
 
@@ -21,6 +22,8 @@ pub(crate) struct Counter {
     max: u32,
     /// What it has said last.
     pub(crate) count: Option<u32>,
+    /// Why that is not known, or not any more.
+    pub(crate) complaint: Option<String>,
     asked: Option<Asked>,
     /// When it is asked next.
     due: Moment,
@@ -59,6 +62,7 @@ impl Counter {
                 interval: *interval,
                 max: *max,
                 count: None,
+                complaint: None,
                 asked: None,
                 due: Moment::now(),
             }),
@@ -103,9 +107,21 @@ impl Counter {
                 Some(pid)
             }
             Err(why) => {
-                host.log.line(format_args!("{program}: {why}"));
+                self.complain(why, program, host);
                 None
             }
+        }
+    }
+
+    /// Tells what is wrong, once.
+    fn complain(&mut self, why: String, program: &str, host: &Host) {
+        if self.complaint.as_ref() != Some(&why) {
+            host.log.line(format_args!(
+                "{program}: {why}; {} instances go on being wanted",
+                self.count.unwrap_or(0)
+            ));
+            self.complaint = Some(why);
+            host.changed.set(true);
         }
     }
 
@@ -145,20 +161,22 @@ impl Counter {
             return;
         };
         match self.read(&mut asked.answer, exit) {
-            Ok(count) if self.count == Some(count) => {}
             Ok(count) => {
-                host.log.line(format_args!(
-                    "{program}: {count} instances are wanted by {}",
-                    self.command.display()
-                ));
-                self.count = Some(count);
-                host.changed.set(true);
+                if self.count != Some(count) {
+                    host.log.line(format_args!(
+                        "{program}: {count} instances are wanted by {}",
+                        self.command.display()
+                    ));
+                }
+                if self.count != Some(count) || self.complaint.is_some() {
+                    host.changed.set(true);
+                }
+                (self.count, self.complaint) = (Some(count), None);
             }
-            Err(why) => host.log.line(format_args!(
-                "{program}: {} {why}; {} instances go on being wanted",
-                self.command.display(),
-                self.count.unwrap_or(0)
-            )),
+            Err(why) => {
+                let why = format!("{} {why}", self.command.display());
+                self.complain(why, program, host);
+            }
         }
     }
 
@@ -171,7 +189,7 @@ impl Counter {
         let length = answer
             .read(&mut text)
             .map_err(|error| format!("printed nothing: {}", reason(&error)))?;
-        let text = String::from_utf8_lossy(&text[..length]);
+        let text = printable(&String::from_utf8_lossy(&text[..length]));
         let text = text.trim();
         let count: u32 = text
             .parse()

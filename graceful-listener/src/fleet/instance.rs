@@ -9,7 +9,7 @@ use super::recipe::{Outlets, Recipe};
 use super::state::{Action, Event, Machine, State};
 use super::status::InstanceStatus;
 use crate::failure::reason;
-use crate::log::tail;
+use crate::log::{printable, tail};
 use crate::log_command::LogCommand;
 use crate::log_tail::LogTail;
 use crate::moment::Moment;
@@ -391,8 +391,11 @@ impl Instance {
         };
         self.tell(event, program, host, &why);
         for line in &self.output {
-            host.log
-                .line(format_args!("{program}:{} | {line}", self.index));
+            host.log.line(format_args!(
+                "{program}:{} | {}",
+                self.index,
+                printable(line)
+            ));
         }
         let pid = process.pid();
         let kill_at = now + self.recipe.policy.stop_time;

@@ -602,12 +602,19 @@ impl Program {
     pub(crate) fn status(&self) -> ProgramStatus {
         let mut instances: Vec<_> = self.instances.iter().map(Instance::status).collect();
         instances.sort_by_key(|instance| instance.index);
+        let counter = self.counter().filter(|_| self.scale.is_none());
+        let complaint = counter.and_then(|counter| counter.complaint.as_ref());
         ProgramStatus {
             name: self.name.as_ref().into(),
             wanted: self.count().unwrap_or(0),
             stopped: self.stopped,
             generation: self.generation,
-            error: self.error.clone().or_else(|| self.halted.clone()),
+            error: self
+                .error
+                .as_ref()
+                .or(self.halted.as_ref())
+                .or(complaint)
+                .cloned(),
             waiting_for: self.waiting_for.clone(),
             instances,
         }

@@ -34,7 +34,8 @@ pub(crate) struct ProgramStatus {
     /// It was stopped by a command.
     pub(crate) stopped: bool,
     pub(crate) generation: u64,
-    /// Why its definition was refused; the one before it holds.
+    /// What is wrong: its definition was refused, and the one before it holds; a
+    /// restart has halted; or it cannot be told how many instances are wanted.
     pub(crate) error: Option<String>,
     /// The program that must be up before it is started.
     pub(crate) waiting_for: Option<String>,

@@ -11,6 +11,7 @@ mod faults;
 mod generations;
 mod keys;
 mod log_commands;
+mod old_kernel;
 mod states;
 mod succession;
 mod torture;

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use crate::fleet::state::State;
 use crate::fleet::status::{InstanceStatus, ProgramStatus, Status};
+use crate::log::printable;
 
 /// Writes a status for people: a line for each program, or for each instance of it.
 pub(super) fn render(status: &Status, each: bool) -> String {
@@ -84,7 +85,7 @@ impl<'a> Row<'a> {
     ) -> Self {
         let alone = program.instances.len() == 1;
         let mut notes = if alone { notes(program) } else { Vec::new() };
-        notes.extend(instance.exit.clone());
+        notes.extend(instance.exit.as_deref().map(printable));
         notes.extend(instance.status.as_deref().map(printable));
         Self {
             name: name.into(),
@@ -146,7 +147,7 @@ fn notes(program: &ProgramStatus) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(error) = &program.error {
         let first = error.lines().next().unwrap_or_default();
-        notes.push(format!("refused: {first}"));
+        notes.push(printable(first));
     }
     if let Some(other) = &program.waiting_for {
         notes.push(format!("waits for {other}"));
@@ -190,11 +191,6 @@ fn head(status: &Status, now: u64) -> String {
     }
     text.push('\n');
     text
-}
-
-/// Takes out what a terminal would obey: it comes from a program.
-fn printable(text: &str) -> String {
-    text.replace(char::is_control, " ")
 }
 
 pub(super) fn plural(count: usize, noun: &str) -> String {

@@ -216,6 +216,24 @@ fn inbox_with_other_things_in_it_goes_on_working() {
 }
 
 #[test]
+fn nobody_writes_lines_of_the_log_by_names_of_files_or_by_output() {
+    let fleet = Fleet::with(
+        "web",
+        &shell("printf 'a\\033[31mb\\n'; exit 3", "restart = \"never\""),
+    );
+    fleet.wait_for("web", &["EXITED"]);
+    let name = "stop\n2026 fleet[1]: web removed\x1b[31m";
+    fs::write(fleet.path().join("inbox").join(name), "").unwrap();
+    fleet.wait_for_log("refused command stop 2026 fleet[1]: web removed [31m: unknown command");
+    fleet.wait_for_log("web:0 | a [31mb");
+    fleet.command("start-web").unwrap_err();
+    let log = fleet.log();
+    let pid = format!(" fleet[{}]: ", fleet.pid());
+    assert!(log.lines().all(|line| line.contains(&pid)), "{log}");
+    assert!(!log.contains('\x1b'), "{log}");
+}
+
+#[test]
 fn requests_are_carried_out_in_the_order_in_which_they_came() {
     let mut fleet = Fleet::empty();
     fleet.program("web", SLEEP);

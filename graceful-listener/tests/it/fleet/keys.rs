@@ -483,6 +483,42 @@ fn number_of_instances_is_what_a_command_prints() {
 
 /// A fleet of one program whose counting command has said 1 and hangs, with a
 /// process of its own; and that process.
+#[test]
+fn command_that_counts_and_prints_no_number_is_told_once_and_shown() {
+    let fleet = Fleet::empty();
+    let count = fleet.path().join("count");
+    let script = format!("echo asked >> {0}.asked; cat {0}", count.display());
+    let definition = format!("{SLEEP}instances = {{ command = '{script}', interval = \"20ms\" }}");
+    let mut fleet = fleet;
+    fs::write(&count, "2").unwrap();
+    fleet.program("web", &definition);
+    fleet.start();
+    let before = fleet.wait_for("web", &["RUNNING"; 2]);
+    assert!(fleet.program_status("web")["error"].is_null());
+    fs::write(&count, "many\x1b[31m").unwrap();
+    let error = fleet.wait("a complaint", || {
+        let error = &fleet.program_status("web")["error"];
+        error.as_str().map(str::to_owned)
+    });
+    assert!(
+        error.contains("printed `many [31m`, expected a number"),
+        "{error}"
+    );
+    let asked = || fs::read_to_string(count.with_extension("asked")).unwrap();
+    let times = asked().lines().count();
+    fleet.wait("three more questions", || {
+        (asked().lines().count() > times + 3).then_some(())
+    });
+    let log = fleet.log();
+    assert_eq!(log.matches("expected a number").count(), 1, "{log}");
+    assert!(log.contains("2 instances go on being wanted"), "{log}");
+    assert_eq!(fleet.wait_for("web", &["RUNNING"; 2]), before);
+    fs::write(&count, "2").unwrap();
+    fleet.wait("no complaint", || {
+        fleet.program_status("web")["error"].is_null().then_some(())
+    });
+}
+
 fn with_hanging_counter() -> (Fleet, u32) {
     let mut fleet = Fleet::empty();
     let command = "echo 1; if [ -e counted ]; then sleep 615 & echo $! > child.new; mv child.new child; wait; fi; echo > counted";

@@ -253,7 +253,10 @@ fn after_any_storm_exactly_what_is_wanted_runs() {
         torture.commands,
         begun.elapsed()
     );
-    assert_eq!(fleet.pid_files().len(), expected.len(), "pid files");
+    // What has just ended goes when the supervisor has seen it.
+    fleet.wait("as many pid files as processes", || {
+        (fleet.pid_files().len() == expected.len()).then_some(())
+    });
     let task = format!("/proc/{0}/task/{0}/children", fleet.pid());
     let children = fs::read_to_string(task).unwrap();
     let zombies: Vec<&str> = children

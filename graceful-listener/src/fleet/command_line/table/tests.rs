@@ -78,7 +78,7 @@ fn table_has_a_line_for_each_program() {
 fleet 0.1.0 (pid 77), up 1h01m: 4 programs, 5 instances: 2 RUNNING, 1 BACKOFF, 1 STOPPED, 1 FATAL; 1 start waiting
 PROGRAM      STATE                     PID    SINCE  STARTS  NOTE
 a-long-name  STOPPED                     -       5s       2  stopped by command
-refused      -                           -        -       0  refused: x.toml:1: first
+refused      -                           -        -       0  x.toml:1: first
 web          2 RUNNING, 1 BACKOFF        -    1m30s       6  waits for db; 4 wanted; generation 3
 worker       FATAL                       -    1h56m       2  process 9 exited with code 3
 ";
