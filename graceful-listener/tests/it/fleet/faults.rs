@@ -219,9 +219,10 @@ fn inbox_with_other_things_in_it_goes_on_working() {
 fn nobody_writes_lines_of_the_log_by_names_of_files_or_by_output() {
     let fleet = Fleet::with(
         "web",
-        &shell("printf 'a\\033[31mb\\n'; exit 3", "restart = \"never\""),
+        &shell("printf 'a\\033[31mb\\n'; exit 3", "restart = \"never\"")
+            .replace("\"0s\"", "\"1m\""),
     );
-    fleet.wait_for("web", &["EXITED"]);
+    fleet.wait_for("web", &["FATAL"]);
     let name = "stop\n2026 fleet[1]: web removed\x1b[31m";
     fs::write(fleet.path().join("inbox").join(name), "").unwrap();
     fleet.wait_for_log("refused command stop 2026 fleet[1]: web removed [31m: unknown command");
