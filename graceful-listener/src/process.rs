@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, c_int, c_uint, pid_t};
 
 pub(crate) use self::cgroup::Cgroup;
@@ -274,7 +275,19 @@ fn pidfd_open(pid: pid_t) -> io::Result<OwnedFd> {
     // ours alone.
     unsafe {
         let fd = check_long(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
-        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+        Ok(out_of_the_way(OwnedFd::from_raw_fd(fd as RawFd)))
+    }
+}
+
+/// Gives the descriptor of a process a number above those of what is passed on to
+/// programs: there may be thousands, and a start looks at all below the highest.
+fn out_of_the_way(pidfd: OwnedFd) -> OwnedFd {
+    // Where fewer are allowed, there are not as many.
+    let moved = fcntl(&pidfd, FcntlArg::F_DUPFD_CLOEXEC(PIDFDS));
+    match moved {
+        // SAFETY: the kernel has made it just now, for us alone.
+        Ok(number) => unsafe { OwnedFd::from_raw_fd(number) },
+        Err(_) => pidfd,
     }
 }
 
@@ -329,6 +342,8 @@ fn check_long(result: libc::c_long) -> io::Result<libc::c_long> {
     }
 }
 
+/// The first number of a pidfd.
+const PIDFDS: RawFd = 1024;
 /// Not in libc yet.
 const PIDFD_SIGNAL_PROCESS_GROUP: c_uint = 1 << 2;
 

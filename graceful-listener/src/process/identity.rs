@@ -254,6 +254,13 @@ impl Certificate {
     }
 }
 
+impl AsRawFd for Certificate {
+    /// Returns the descriptor of the draft.
+    fn as_raw_fd(&self) -> RawFd {
+        self.draft.as_raw_fd()
+    }
+}
+
 /// Text put together without allocating; there is room for all that is pushed.
 struct Text {
     bytes: [u8; Self::ROOM],

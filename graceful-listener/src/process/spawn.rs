@@ -15,7 +15,7 @@ use std::ptr;
 use nix::libc::{self, c_int};
 
 use super::identity::Certificate;
-use super::{Cgroup, Limit, Process, Signal};
+use super::{Cgroup, Limit, Process, Signal, out_of_the_way};
 use crate::account::Account;
 
 /// A program to be started: everything its process has when it begins to run.
@@ -27,7 +27,9 @@ use crate::account::Account;
 /// The caller stands still, and lends its memory, until the program runs
 /// (`CLONE_VM` and `CLONE_VFORK`, as `posix_spawn` does it), so starting costs
 /// the same however large the caller is. It must have no signal handlers: one
-/// that ran in the new process would write to the caller's memory.
+/// that ran in the new process would write to the caller's memory. Nor does it
+/// matter how many descriptors the caller has: those above all that are passed are
+/// not copied first, only to be closed.
 #[derive(Debug)]
 pub(crate) struct Spawn<'a> {
     /// Looked up in the `PATH` of `env` if it has no slash.
@@ -103,6 +105,11 @@ impl<'a> Spawn<'a> {
             .collect::<Result<_, _>>()
             .map_err(|error| SpawnError::new(Step::Limits, error))?;
         let above = self.descriptors.iter().map(|(_, target)| target + 1);
+        let used = self.descriptors.iter().map(|(fd, _)| fd.as_raw_fd());
+        let used = used
+            .chain(cgroup.iter().map(AsRawFd::as_raw_fd))
+            .chain(self.certificate.map(AsRawFd::as_raw_fd))
+            .max();
         let mut child = Child {
             program,
             environment,
@@ -113,6 +120,7 @@ impl<'a> Spawn<'a> {
                 .map(|(fd, target)| (fd.as_raw_fd(), *target, -1))
                 .collect(),
             above: above.max().unwrap_or(0).max(3),
+            unused: used.unwrap_or(0).max(2).cast_unsigned() + 1,
             default_signals: self.default_signals,
             ignored_signals: self.ignored_signals,
             death_signal: self.death_signal,
@@ -201,6 +209,8 @@ struct Child<'a> {
     /// Where each descriptor is, where it goes, and a copy on its way.
     moves: Vec<(RawFd, RawFd, RawFd)>,
     above: RawFd,
+    /// From this number on nothing is passed.
+    unused: libc::c_uint,
     default_signals: &'a [Signal],
     ignored_signals: &'a [Signal],
     death_signal: Option<Signal>,
@@ -227,7 +237,11 @@ impl Child<'_> {
             libc::clone(
                 child,
                 top.cast(),
-                libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD,
+                libc::CLONE_VM
+                    | libc::CLONE_VFORK
+                    | libc::CLONE_FILES
+                    | libc::CLONE_PIDFD
+                    | libc::SIGCHLD,
                 ptr::from_mut(self).cast(),
                 &raw mut pidfd,
             )
@@ -236,7 +250,7 @@ impl Child<'_> {
             return Err(SpawnError::new(Step::Clone, io::Error::last_os_error()));
         }
         // SAFETY: the kernel has made the descriptor, close-on-exec, for us alone.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let pidfd = out_of_the_way(unsafe { OwnedFd::from_raw_fd(pidfd) });
         let process = Process::new(pid, pidfd, true);
         match self.failure {
             None => Ok(process),
@@ -256,6 +270,13 @@ impl Child<'_> {
     unsafe fn run(&mut self) -> Result<(), (Step, c_int)> {
         // SAFETY: async-signal-safe calls on values made before.
         unsafe {
+            // Until here the descriptors are the caller's own. A kernel before 5.9
+            // copies all of them.
+            let flags = libc::CLOSE_RANGE_UNSHARE;
+            let last = libc::c_uint::MAX;
+            if libc::syscall(libc::SYS_close_range, self.unused, last, flags) == -1 {
+                check(libc::unshare(libc::CLONE_FILES), Step::Descriptors)?;
+            }
             // A process that is not written down must not outlive the caller.
             if self.certificate.is_some() {
                 self.die_with_parent(libc::SIGKILL)?;
