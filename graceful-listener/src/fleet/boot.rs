@@ -282,7 +282,7 @@ impl Supervisor {
             return;
         };
         let kill_at = Some(Moment::now() + STRANGER);
-        let mut left = Leftovers::new(identity.pid, None, Some(cgroup), kill_at);
+        let left = Leftovers::new(identity.pid, None, Some(cgroup), kill_at);
         if !left.are_gone() {
             left.signal_strays(Signal::TERM);
             self.leftovers.push(left);

@@ -538,7 +538,7 @@ impl Supervisor {
 
 /// Returns true if it is to be looked soon whether they are gone, of which nobody
 /// tells: what was killed, and control groups, which are then removed.
-const fn is_looked_after(left: &Leftovers, stopping: bool) -> bool {
+fn is_looked_after(left: &Leftovers, stopping: bool) -> bool {
     stopping || left.kill_at.is_none() || (left.cgroup().is_some() && left.are_fresh())
 }
 

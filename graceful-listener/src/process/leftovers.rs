@@ -1,4 +1,5 @@
 use std::io;
+use std::time::Duration;
 
 use nix::libc::pid_t;
 
@@ -15,13 +16,13 @@ pub(crate) struct Leftovers {
     cgroup: Option<Cgroup>,
     /// When they are killed if they have not ended by then.
     pub(crate) kill_at: Option<Moment>,
-    /// How often it was found that something lives.
-    looks: u32,
+    /// Until when they may be about to end.
+    fresh_until: Moment,
 }
 
 impl Leftovers {
     /// Takes note of what a process that has ended may have left.
-    pub(crate) const fn new(
+    pub(crate) fn new(
         pid: pid_t,
         process: Option<Process>,
         cgroup: Option<Cgroup>,
@@ -32,7 +33,7 @@ impl Leftovers {
             process,
             cgroup,
             kill_at,
-            looks: 0,
+            fresh_until: Moment::now() + AFTER_THE_END,
         }
     }
 
@@ -42,7 +43,7 @@ impl Leftovers {
         cgroup: Option<Cgroup>,
         kill_at: Option<Moment>,
     ) -> Option<Self> {
-        let mut left = Self::new(process.pid(), Some(process), cgroup, kill_at);
+        let left = Self::new(process.pid(), Some(process), cgroup, kill_at);
         (!left.are_gone()).then_some(left)
     }
 
@@ -59,8 +60,7 @@ impl Leftovers {
     }
 
     /// Looks whether anything is left, and removes the control group if not.
-    pub(crate) fn are_gone(&mut self) -> bool {
-        self.looks = self.looks.saturating_add(1);
+    pub(crate) fn are_gone(&self) -> bool {
         match &self.cgroup {
             Some(cgroup) => cgroup.remove().is_ok(),
             None => !self.process.as_ref().is_some_and(Process::has_group),
@@ -68,8 +68,8 @@ impl Leftovers {
     }
 
     /// Returns true if they may be about to end: it is worth to look again soon.
-    pub(crate) const fn are_fresh(&self) -> bool {
-        self.looks < MANY_LOOKS
+    pub(crate) fn are_fresh(&self) -> bool {
+        Moment::now() < self.fresh_until
     }
 
     /// Returns true if all there is may be the process itself, which its parent has
@@ -102,7 +102,7 @@ impl Leftovers {
 
     /// Kills all of them.
     pub(crate) fn kill(&mut self) -> io::Result<()> {
-        (self.kill_at, self.looks) = (None, 0);
+        (self.kill_at, self.fresh_until) = (None, Moment::now() + AFTER_KILL);
         match (&self.cgroup, &self.process) {
             (Some(cgroup), _) => cgroup.kill(),
             (None, Some(process)) => process.signal_group(Signal::KILL),
@@ -111,4 +111,8 @@ impl Leftovers {
     }
 }
 
-const MANY_LOOKS: u32 = 50;
+/// What has been told to end with the process has ended soon after it, or takes its
+/// time.
+const AFTER_THE_END: Duration = Duration::from_secs(1);
+/// What is killed has ended by then, or waits for something in the kernel.
+const AFTER_KILL: Duration = Duration::from_secs(10);
