@@ -14,15 +14,21 @@ use crate::rotatelogs::RotateLogs;
 /// the disk.
 ///
 /// A record is copied into a bounded queue; the thread takes what has gathered and appends
-/// it by few system calls, each of which ends with a whole record. Clones share the queue.
+/// it by few system calls, each of which ends with a whole record. Clones share the queue:
+/// a record whose write returned before another's began comes first, whichever threads
+/// wrote them.
+///
 /// The thread also does what time asks for while nobody writes: it goes on to the next
 /// file, has old ones removed and compressed.
 ///
 /// What is still in the queue is lost when the process is killed. When the last clone is
 /// dropped, it is written, for as long as [`drain_within`](NonBlockingBuilder::drain_within)
 /// allows; a logger that is never dropped, as a global one, needs [`close`](Self::close)
-/// at the end of the program. Records that the file does not take are counted by
-/// [`RotateLogs::lost`] and told as an event.
+/// at the end of the program.
+///
+/// Records that the file does not take are counted by [`RotateLogs::lost`] and told as an
+/// event. Those after the first of them are tried one by one, for a tenth of a second;
+/// then the rest of what the thread has taken is given up.
 ///
 /// A process that forks must make its `NonBlocking` after that: threads are not copied.
 ///
