@@ -1,5 +1,6 @@
 mod accept;
 mod activity;
+mod coarse_clock;
 mod connection;
 mod last_ping;
 mod manager;

@@ -2,16 +2,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::coarse_clock::CoarseClock;
 use crate::drain::{OpenSocket, Phase, Shared};
 
 /// What a connection is doing, as seen by those who read from it and those who answer.
 ///
 /// HTTP/2 answers on other tasks than the one that reads, hence the atomics. A
-/// request costs one look at the clock, when it ends.
+/// request costs one look at the [coarse clock](CoarseClock), when it ends.
 pub(super) struct Activity {
     shared: Arc<Shared>,
     socket: Arc<OpenSocket>,
     accepted: Instant,
+    clock: CoarseClock,
     in_flight: AtomicUsize,
     /// When the last request ended, in nanoseconds after `accepted`; 0 for never.
     idle_since: AtomicU64,
@@ -27,6 +29,7 @@ impl Activity {
             shared: Arc::clone(shared),
             socket: Arc::clone(socket),
             accepted: Instant::now(),
+            clock: CoarseClock::start(),
             in_flight: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
             has_input: AtomicBool::new(false),
@@ -41,6 +44,11 @@ impl Activity {
         if seen < PREFACE.len() {
             self.look_for_preface(seen, bytes);
         }
+        self.note_input();
+    }
+
+    /// Notes that bytes have come, of which it is known already that they are HTTP/1.
+    pub(super) fn note_input(&self) {
         if self.in_flight.load(Ordering::Relaxed) == 0 {
             self.has_input.store(true, Ordering::Relaxed);
         }
@@ -52,9 +60,8 @@ impl Activity {
     }
 
     pub(super) fn request_ends(&self) {
-        let nanos = self.accepted.elapsed().as_nanos();
-        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX).max(1);
-        self.idle_since.store(nanos, Ordering::Relaxed);
+        self.idle_since
+            .store(self.clock.elapsed(), Ordering::Relaxed);
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -93,6 +100,7 @@ impl Activity {
         self.accepted
     }
 
+    /// When the last request ended, or up to two ticks of the coarse clock later.
     pub(super) fn idle_since(&self) -> Instant {
         self.accepted + Duration::from_nanos(self.idle_since.load(Ordering::Relaxed))
     }

@@ -10,7 +10,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::time::sleep_until;
 use tower_service::Service;
 use tracing::debug;
@@ -74,7 +74,11 @@ pub(super) async fn run<S, B, F, Fut, T>(
         () = tokio::time::sleep(limits.header_read_timeout) => Err(std::io::ErrorKind::TimedOut.into()),
     };
     let io = match accepted {
-        Ok(io) => Watched::new(io, Arc::clone(&watch.activity), limits.linger),
+        Ok(io) => Watched::new(
+            BufReader::with_capacity(FIRST_READ, io),
+            Arc::clone(&watch.activity),
+            limits.linger,
+        ),
         Err(error) => {
             return debug!(peer = %endpoints.peer(), %error, "connection refused by the acceptor");
         }
@@ -84,7 +88,8 @@ pub(super) async fn run<S, B, F, Fut, T>(
         endpoints: endpoints.clone(),
         activity: Arc::clone(&watch.activity),
     };
-    if let Err(error) = watch.serve(io, service).await {
+    // Boxed, so that the task is small: starting one copies it several times.
+    if let Err(error) = Box::pin(watch.serve(io, service)).await {
         debug!(peer = %endpoints.peer(), error, "connection failed");
     }
     // Nothing is left of it now but what a request handler has taken for itself.
@@ -141,9 +146,7 @@ impl Watch {
                 // A timer that rings too early costs less than one that is set
                 // anew for each request.
                 let set = due.filter(|_| !timer.is_elapsed());
-                if known == Some(Phase::Serving)
-                    && set.is_some_and(|due| self.is_enough(due, &mut progress))
-                {
+                if known == Some(Phase::Serving) && set.is_some() && self.is_enough(&mut progress) {
                     return Poll::Pending;
                 }
                 match self.next_step(Instant::now(), self.shared.phase(), &mut progress) {
@@ -170,7 +173,7 @@ impl Watch {
 
     /// Whether a timer that was set before rings in time, which is told without
     /// a look at the clock.
-    fn is_enough(&self, due: Instant, progress: &mut Progress) -> bool {
+    fn is_enough(&self, progress: &mut Progress) -> bool {
         let state = self.activity.state();
         if state != State::Next {
             progress.next_since = None;
@@ -179,7 +182,7 @@ impl Watch {
             && match state {
                 // It was set when the connection was accepted, or does not matter.
                 State::First | State::Busy => true,
-                State::Idle => due <= self.activity.idle_since() + self.limits.keep_alive_timeout,
+                State::Idle => progress.suits_idle,
                 State::Next => progress.next_since.is_some(),
             }
     }
@@ -206,6 +209,8 @@ impl Watch {
             State::Next => progress.next_since.unwrap_or(now),
         };
         progress.next_since = (state == State::Next).then_some(since);
+        // Each end of a request is later than all that deadlines were reckoned from before.
+        progress.suits_idle = state == State::Idle || header_read_timeout <= keep_alive_timeout;
         if phase == Phase::Ended {
             return Step::Cut;
         }
@@ -235,6 +240,9 @@ struct Progress {
     next_since: Option<Instant>,
     /// When the connection was told to close.
     closing: Option<Instant>,
+    /// Whether the timer rings before a request that ends from now on is the
+    /// keep-alive timeout ago.
+    suits_idle: bool,
 }
 
 enum Step {
@@ -243,6 +251,10 @@ enum Step {
     Close,
     Cut,
 }
+
+/// How much is read before it is known which protocol the client speaks. Without
+/// it, hyper-util would ask the kernel for the 24 bytes that tell, and again for the rest.
+const FIRST_READ: usize = 1024;
 
 const A_MOMENT: Duration = Duration::from_millis(10);
 

@@ -36,9 +36,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         let this = &mut *self;
         let before = buffer.filled().len();
         loop {
-            if let Some(last_ping) = &mut this.last_ping
-                && last_ping.poll_release(cx, buffer)
-            {
+            let Some(last_ping) = &mut this.last_ping else {
+                ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+                if buffer.filled().len() > before {
+                    this.activity.note_input();
+                }
+                return Poll::Ready(Ok(()));
+            };
+            if last_ping.poll_release(cx, buffer) {
                 return Poll::Ready(Ok(()));
             }
             ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
@@ -47,11 +52,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
                 return Poll::Ready(Ok(()));
             }
             this.activity.read(read);
-            if let Some(last_ping) = &mut this.last_ping {
-                last_ping.keep_back(buffer, before, this.activity.is_http2());
-                if this.activity.is_http1() {
-                    this.last_ping = None;
-                }
+            last_ping.keep_back(buffer, before, this.activity.is_http2());
+            if this.activity.is_http1() {
+                this.last_ping = None;
             }
             // Nothing would be taken for the end.
             if buffer.filled().len() > before {
