@@ -1,20 +1,21 @@
 //! `graceful_listener::serve` beside `axum::serve`, by turns, under `wrk`.
 //!
 //! ```text
-//! cargo bench --manifest-path graceful-listener/benches/Cargo.toml
-//! ROUNDS=20 SECONDS=5 cargo bench --manifest-path graceful-listener/benches/Cargo.toml
+//! cargo bench --manifest-path graceful-listener/benches/Cargo.toml --bench serve
+//! ROUNDS=40 SECONDS=2 cargo bench --manifest-path graceful-listener/benches/Cargo.toml --bench serve
 //! ```
 //!
-//! The server has one processor, the client another. Prints each round, then the
-//! medians and their ratios. The processor time of a request is what other programs on the
-//! machine disturb least.
+//! The server has one processor, the client another. Each round measures ours, axum and another
+//! process of axum's, which shows what the machine's noise alone makes of no difference. Printed
+//! are the medians of the rounds and of the ratios to axum within a round. The processor time of a
+//! request is what other programs on the machine disturb least.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 fn main() {
-    let rounds = setting("ROUNDS", 7);
-    let seconds = setting("SECONDS", 3);
+    let rounds = setting("ROUNDS", 12);
+    let seconds = setting("SECONDS", 1);
     for (name, options) in [
         ("kept alive, 32 connections", &["-c32"][..]),
         (
@@ -26,43 +27,49 @@ fn main() {
             "{name}\n{:<6} {:>12} {:>10} {:>10}",
             "", "requests/s", "p99 µs", "CPU µs"
         );
-        let mut results = [Vec::new(), Vec::new()];
-        let servers = ["ours", "axum"].map(Server::start);
+        let servers = ["ours", "axum", "axum"].map(Server::start);
+        let mut results: [Vec<Measured>; 3] = Default::default();
+        for server in &servers {
+            server.measure(options, seconds);
+        }
         for round in 0..rounds {
-            // By turns, and each as often first.
-            for turn in 0..2 {
-                let which = (usize::from(round % 2 == 1) + turn) % 2;
-                let result = servers[which].measure(options, seconds);
+            // Each is as often first as the others.
+            let order = [
+                [0, 1, 2],
+                [2, 1, 0],
+                [1, 2, 0],
+                [0, 2, 1],
+                [2, 0, 1],
+                [1, 0, 2],
+            ];
+            for which in order[round % order.len()] {
+                let server = &servers[which];
+                let result = server.measure(options, seconds);
                 println!(
                     "{:<6} {:>12.0} {:>10.0} {:>10.2}",
-                    servers[which].name, result.rate, result.p99, result.cpu
+                    server.name, result.rate, result.p99, result.cpu
                 );
                 results[which].push(result);
             }
         }
-        let values = [
-            |r: &Measured| r.rate,
-            |r: &Measured| r.p99,
-            |r: &Measured| r.cpu,
+        let measures: [(_, fn(&Measured) -> f64); 3] = [
+            ("requests/s (more is better)", |result| result.rate),
+            ("p99 µs (less is better)", |result| result.p99),
+            ("CPU µs (less is better)", |result| result.cpu),
         ];
-        let [rates, tails, times] = values.map(|value| {
-            let medians = results
+        for (measure, value) in measures {
+            let [ours, axum, control] = results
                 .each_ref()
-                .map(|results| median(results.iter().map(value).collect()));
-            (medians, medians[0] / medians[1])
-        });
-        println!(
-            "median requests/s: ours {:.0}, axum {:.0}, ratio {:.3}",
-            rates.0[0], rates.0[1], rates.1
-        );
-        println!(
-            "median p99 µs:     ours {:.0}, axum {:.0}, ratio {:.3}",
-            tails.0[0], tails.0[1], tails.1
-        );
-        println!(
-            "median CPU µs:     ours {:.2}, axum {:.2}, ratio {:.3}\n",
-            times.0[0], times.0[1], times.1
-        );
+                .map(|results| results.iter().map(value).collect::<Vec<_>>());
+            println!(
+                "{measure}: ours {:.2}, axum {:.2}; ours / axum {:.3}, axum / axum {:.3}",
+                median(ours.clone()),
+                median(axum.clone()),
+                median_ratio(&ours, &axum),
+                median_ratio(&control, &axum),
+            );
+        }
+        println!();
     }
 }
 
@@ -166,7 +173,22 @@ fn microseconds(text: &str) -> f64 {
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        values[middle - 1].midpoint(values[middle])
+    }
+}
+
+fn median_ratio(values: &[f64], others: &[f64]) -> f64 {
+    median(
+        values
+            .iter()
+            .zip(others)
+            .map(|(value, other)| value / other)
+            .collect(),
+    )
 }
 
 fn setting(name: &str, default: usize) -> usize {
