@@ -19,6 +19,7 @@ use std::env;
 use std::error::Error;
 use std::future::ready;
 use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
@@ -29,15 +30,31 @@ use axum::response::Response;
 use axum::routing::get;
 use graceful_listener::{Listeners, Upgrader, serve};
 use serde::Deserialize;
-use tracing::info;
+use tracing::{error, info};
 
 // One thread answers sooner than several where they share few cores with others.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut message = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                message += &format!(": {error}");
+                cause = error.source();
+            }
+            error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let address = env::var("BIND_ADDR").unwrap_or_else(|_| "127.0.0.1:8080".into());
     let drain_timeout = milliseconds("DRAIN_TIMEOUT_MS", 30_000)?;
     let upgrade_timeout = milliseconds("UPGRADE_TIMEOUT_MS", 60_000)?;
