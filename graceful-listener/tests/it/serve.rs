@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::extract::Path;
 use axum::routing::get;
 use axum::{Extension, Router};
 use graceful_listener::{Drain, Endpoints, Listeners, ServeError, serve};
@@ -118,6 +119,33 @@ fn connections_send_small_responses_at_once() {
         let served = tokio::spawn(serve.into_future());
         blocking(move || Client::connect(address).unwrap().get("/").unwrap()).await;
         assert!(seen.load(Ordering::SeqCst), "TCP_NODELAY is not set");
+        drain.start();
+        served.await.unwrap().unwrap();
+    });
+}
+
+/// Head and body are sent in one piece or in two.
+#[test]
+fn responses_of_every_size_arrive_whole() {
+    fn text(length: usize) -> String {
+        ('a'..='w').cycle().take(length).collect()
+    }
+    with_runtime(async || {
+        let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
+        let address = inet(&listeners, 0);
+        let drain = Drain::new();
+        let handler = get(async |Path(length): Path<usize>| text(length));
+        let app = Router::new().route("/{length}", handler);
+        let serve = serve(listeners, app).drain(drain.clone()).without_signals();
+        let served = tokio::spawn(serve.into_future());
+        blocking(move || {
+            let mut client = Client::connect(address).unwrap();
+            for length in (0..1100).chain([8_191, 8_192, 16_384, 1_000_000]) {
+                let response = client.get(&format!("/{length}")).unwrap();
+                assert!(response.body == text(length), "{length} bytes");
+            }
+        })
+        .await;
         drain.start();
         served.await.unwrap().unwrap();
     });
