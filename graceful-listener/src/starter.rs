@@ -308,20 +308,6 @@ fn pids<'a>(workers: impl Iterator<Item = &'a Worker>) -> String {
     }
 }
 
-/// Everything that must not kill the super-daemon.
-const WATCHED_SIGNALS: [Signal; 11] = [
-    Signal::HUP,
-    Signal::INT,
-    Signal::QUIT,
-    Signal::TERM,
-    Signal::ALRM,
-    Signal::USR1,
-    Signal::USR2,
-    Signal::CHLD,
-    Signal::TTIN,
-    Signal::TTOU,
-    Signal::WINCH,
-];
 /// Keys of [`Watch`] beside the process ids.
 const READINESS: u64 = 1 << 32;
 const SWEEP: Duration = Duration::from_millis(20);

@@ -31,10 +31,10 @@ pub(crate) enum Event {
 }
 
 impl Watch {
-    /// Blocks `signals` for the process and starts to watch them.
-    pub(crate) fn new(signals: &[Signal]) -> io::Result<Self> {
+    /// Blocks the [`WATCHED`] signals for the process and starts to watch them.
+    pub(crate) fn new() -> io::Result<Self> {
         let mut set = SigSet::empty();
-        for signal in signals {
+        for signal in WATCHED {
             set.add(nix::sys::signal::Signal::try_from(signal.number())?);
         }
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
@@ -108,3 +108,18 @@ fn timeout(deadline: Option<Moment>) -> EpollTimeout {
 }
 
 const SIGNALS: u64 = u64::MAX;
+
+/// Everything that must not kill a supervisor.
+const WATCHED: [Signal; 11] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::ALRM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::CHLD,
+    Signal::TTIN,
+    Signal::TTOU,
+    Signal::WINCH,
+];

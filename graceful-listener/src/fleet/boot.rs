@@ -59,7 +59,7 @@ impl Supervisor {
             ));
         }
         let watch = crate::process::default_action(Signal::CHLD)
-            .and_then(|()| Watch::new(&WATCHED_SIGNALS))
+            .and_then(|()| Watch::new())
             .map_err(|error| Failure::io("failed to watch for signals", &error))?;
         let root = std::path::absolute(directory.root())
             .map_err(|error| Failure::io(directory.root().display(), &error))?;
@@ -338,20 +338,6 @@ fn listen(run: &Path, record: Option<&Record>) -> io::Result<NotifyReceiver> {
     Ok(receiver)
 }
 
-/// Everything that must not kill the supervisor.
-const WATCHED_SIGNALS: [Signal; 11] = [
-    Signal::HUP,
-    Signal::INT,
-    Signal::QUIT,
-    Signal::TERM,
-    Signal::ALRM,
-    Signal::USR1,
-    Signal::USR2,
-    Signal::CHLD,
-    Signal::TTIN,
-    Signal::TTOU,
-    Signal::WINCH,
-];
 /// Where programs tell that they are ready.
 pub(super) const NOTIFY_FILE: &str = "notify";
 /// What those have to end that no program is known for.

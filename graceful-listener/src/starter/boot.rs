@@ -18,7 +18,7 @@ use super::output::NEW_LOG;
 use super::record::Record;
 use super::status_file::StatusFile;
 use super::worker::{Phase, Worker};
-use super::{READINESS, SWEEP, Starter, WATCHED_SIGNALS};
+use super::{READINESS, SWEEP, Starter};
 use crate::account::Account;
 use crate::descriptor;
 use crate::failure::Failure;
@@ -507,7 +507,7 @@ fn redirect_output(fd: i32) -> Result<(), Failure> {
 
 fn watch() -> Result<Watch, Failure> {
     crate::process::default_action(Signal::CHLD)
-        .and_then(|()| Watch::new(&WATCHED_SIGNALS))
+        .and_then(|()| Watch::new())
         .map_err(|error| Failure::io("failed to watch for signals", &error))
 }
 

@@ -20,16 +20,12 @@ impl Starter {
                 ));
             }
         }
-        while self
-            .old
-            .iter()
-            .filter(|worker| worker.phase != Phase::Failed)
-            .count()
-            > self.options.max_old
-        {
-            let Some(mut oldest) = (!self.old.is_empty()).then(|| self.old.remove(0)) else {
+        let lingers = |worker: &Worker| worker.phase != Phase::Failed;
+        while self.old.iter().filter(|worker| lingers(worker)).count() > self.options.max_old {
+            let Some(index) = self.old.iter().position(lingers) else {
                 break;
             };
+            let mut oldest = self.old.remove(index);
             self.log.line(format_args!(
                 "more than {} old workers are left, sending KILL to the oldest, {}",
                 self.options.max_old,

@@ -208,6 +208,33 @@ fn no_more_old_workers_linger_than_allowed() {
 }
 
 #[test]
+fn worker_that_failed_is_not_taken_for_the_oldest_that_lingers() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "ready stay")
+        .options(["--wait-ready=1", "--max-old=1", "--port=127.0.0.1:0"])
+        .start();
+    let first = daemon.worker(1);
+    daemon.wait_for_log(&format!("worker {first} is ready"));
+    // Two that never get ready are told to end, and have some seconds for that.
+    daemon.write("mode", "stay");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("generation 3 failed");
+    daemon.write("mode", "ready stay");
+    let fourth = daemon.worker(4);
+    daemon.wait_for_log(&format!("worker {fourth} is ready"));
+    daemon.wait_for_log("generation 1 received TERM");
+    daemon.signal(Signal::SIGHUP);
+    daemon.worker(5);
+    daemon.wait_for_log(&format!(
+        "more than 1 old workers are left, sending KILL to the oldest, {first}"
+    ));
+    daemon.wait_for_log(&format!("old worker {first} died, status:9"));
+    assert!(is_running(fourth));
+    let killed = daemon.log().matches("sending KILL to the oldest").count();
+    assert_eq!(killed, 1, "{}", daemon.log());
+}
+
+#[test]
 fn stopped_worker_is_woken_to_hear_that_it_shall_end() {
     let daemon = Daemon::serving(Program::Ours);
     let first = daemon.worker(1);
