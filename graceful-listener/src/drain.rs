@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 ///   closed without that: closing it at once would lose a request that is on its way.
 /// - HTTP/2 connections get a GOAWAY. Streams that are opened until the client has
 ///   heard of it, or for the linger time, are served.
-/// - Upgraded connections, such as WebSockets, are waited for.
+/// - Upgraded connections and HTTP/2 streams, such as WebSockets, are waited for.
 /// - So is [other work](Self::hold) that asks for it.
 ///
 /// What is left after the [deadline](crate::Serve::drain_timeout) is closed, and
@@ -110,7 +110,8 @@ impl Drain {
         self.0.connections.load(Ordering::SeqCst)
     }
 
-    /// Returns the number of connections that have ceased to speak HTTP.
+    /// Returns the number of connections that have ceased to speak HTTP, in HTTP/2 on at
+    /// least one stream.
     #[must_use]
     pub fn upgraded(&self) -> usize {
         self.0.upgraded().len()
@@ -162,7 +163,7 @@ pub struct Served {
     /// How many connections were closed because the deadline had passed, or
     /// because the end was ordered at once.
     pub cut: usize,
-    /// How many of those had been upgraded, to WebSockets for example.
+    /// How many of those had been upgraded, or had upgraded streams, WebSockets for example.
     pub cut_upgraded: usize,
     /// How many [guards](Drain::hold) were held by then.
     pub held: usize,
@@ -189,7 +190,7 @@ pub(crate) struct Shared {
     held: AtomicUsize,
     /// Woken when the last connection, or guard, has gone.
     empty: Notify,
-    upgraded: Mutex<HashMap<u64, Arc<OpenSocket>>>,
+    upgraded: Mutex<HashMap<u64, Upgraded>>,
     cut: OnceLock<Served>,
 }
 
@@ -215,9 +216,9 @@ impl Shared {
             self.changed.notify_waiters();
         }
         if phase == Phase::Ended {
-            // Hyper's end on their own tasks, these have none that is ours.
-            for socket in self.upgraded().values() {
-                socket.cut();
+            // Hyper's end on their own tasks, most of these have none that is ours.
+            for upgraded in self.upgraded().values() {
+                upgraded.socket.cut();
             }
         }
     }
@@ -264,14 +265,30 @@ impl Shared {
         Counted(Arc::clone(self))
     }
 
-    /// Goes on watching a connection that hyper has given away, unless it is closed already.
+    /// Goes on watching a connection that hyper has given away, or a stream of which, unless it
+    /// is closed already.
     pub(crate) fn adopt(&self, id: u64, socket: &Arc<OpenSocket>) {
         let mut upgraded = self.upgraded();
         if socket.mark_upgraded() {
-            upgraded.insert(id, Arc::clone(socket));
+            let entry = upgraded.entry(id).or_insert_with(|| Upgraded {
+                socket: Arc::clone(socket),
+                streams: 0,
+            });
+            entry.streams += 1;
         }
         if self.phase() == Phase::Ended {
             socket.cut();
+        }
+    }
+
+    /// Notes that a stream which was [adopted](Self::adopt) has ended.
+    pub(crate) fn release(&self, id: u64) {
+        let mut upgraded = self.upgraded();
+        if let Some(entry) = upgraded.get_mut(&id) {
+            entry.streams -= 1;
+            if entry.streams == 0 {
+                upgraded.remove(&id);
+            }
         }
     }
 
@@ -284,9 +301,15 @@ impl Shared {
         self.cut.get().copied().unwrap_or_default()
     }
 
-    fn upgraded(&self) -> MutexGuard<'_, HashMap<u64, Arc<OpenSocket>>> {
+    fn upgraded(&self) -> MutexGuard<'_, HashMap<u64, Upgraded>> {
         self.upgraded.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A connection that has ceased to speak HTTP, as a whole or on some of its streams.
+struct Upgraded {
+    socket: Arc<OpenSocket>,
+    streams: usize,
 }
 
 /// Takes one from the count of connections when dropped.

@@ -7,6 +7,7 @@ mod manager;
 mod request;
 mod signals;
 mod stream;
+mod streams;
 mod upgrades;
 mod watched;
 

@@ -12,6 +12,7 @@ use crate::drain::{OpenSocket, Phase, Shared};
 pub(super) struct Activity {
     shared: Arc<Shared>,
     socket: Arc<OpenSocket>,
+    id: u64,
     accepted: Instant,
     clock: CoarseClock,
     in_flight: AtomicUsize,
@@ -24,10 +25,11 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    pub(super) fn new(shared: &Arc<Shared>, socket: &Arc<OpenSocket>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, socket: &Arc<OpenSocket>, id: u64) -> Self {
         Self {
             shared: Arc::clone(shared),
             socket: Arc::clone(socket),
+            id,
             accepted: Instant::now(),
             clock: CoarseClock::start(),
             in_flight: AtomicUsize::new(0),
@@ -63,6 +65,18 @@ impl Activity {
         self.idle_since
             .store(self.clock.elapsed(), Ordering::Relaxed);
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Notes that a stream of HTTP/2 has ceased to speak HTTP, which keeps the connection
+    /// as busy as a request does.
+    pub(super) fn upgrade_begins(&self) {
+        self.request_begins();
+        self.shared.adopt(self.id, &self.socket);
+    }
+
+    pub(super) fn upgrade_ends(&self) {
+        self.shared.release(self.id);
+        self.request_ends();
     }
 
     /// Notes that a request has a body, which may come after its response.

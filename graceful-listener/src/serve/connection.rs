@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::time::sleep_until;
@@ -18,6 +18,7 @@ use tracing::debug;
 use super::activity::{Activity, State};
 use super::request::Requests;
 use super::stream::Stream;
+use super::streams::Streams;
 use super::watched::Watched;
 use crate::drain::{OpenSocket, Phase, Shared};
 
@@ -61,7 +62,7 @@ pub(super) async fn run<S, B, F, Fut, T>(
     let socket = Arc::clone(stream.socket());
     let (id, endpoints) = (stream.id(), stream.endpoints().clone());
     let watch = Watch {
-        activity: Arc::new(Activity::new(&shared, &socket)),
+        activity: Arc::new(Activity::new(&shared, &socket, id)),
         socket: Arc::clone(&socket),
         limits,
         shared: Arc::clone(&shared),
@@ -119,10 +120,12 @@ impl Watch {
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let mut builder = Builder::new(TokioExecutor::new());
+        let mut builder = Builder::new(Streams::new(&self.activity));
         // Ours below also counts while nothing has been read, and costs nothing
         // for each request.
         builder.http1().header_read_timeout(None);
+        // For WebSockets.
+        builder.http2().enable_connect_protocol();
         let mut connection =
             pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
 

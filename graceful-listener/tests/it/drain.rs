@@ -130,7 +130,7 @@ fn app(release: &Arc<Semaphore>) -> Router {
             "/unread",
             any(async || (StatusCode::PAYLOAD_TOO_LARGE, "x".repeat(100_000))),
         )
-        .route("/upgrade", get(service::upgrade))
+        .route("/upgrade", any(service::upgrade))
         .route(
             "/panic",
             get(async || -> &'static str { panic!("on purpose") }),

@@ -10,8 +10,11 @@ use axum::body::Bytes;
 use graceful_listener::Served;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2::{Connection, SendRequest, handshake};
+use hyper::ext::Protocol;
+use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -151,6 +154,158 @@ fn deadline_cuts_streams_that_are_left() {
         assert!(held.await.unwrap().is_err());
     });
     assert_eq!(service.end().cut, 1);
+}
+
+/// Opens a stream as a WebSocket would, and has its first bytes echoed.
+async fn open_upgraded(sender: &mut Sender) -> TokioIo<Upgraded> {
+    // With the first answer has come what the server allows.
+    sender.send_request(request("/")).await.unwrap();
+    let connect = Request::connect("http://test/upgrade")
+        .extension(Protocol::from_static("websocket"))
+        .body(Empty::new())
+        .unwrap();
+    let response = sender.send_request(connect).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    assert_echo(&mut stream).await;
+    stream
+}
+
+async fn assert_echo(stream: &mut TokioIo<Upgraded>) {
+    stream.write_all(b"ping").await.unwrap();
+    let mut echo = [0; 4];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"ping");
+}
+
+#[test]
+fn upgraded_streams_are_counted_as_their_connection() {
+    let service = Service::start();
+    run(async || {
+        let (mut sender, _end) = connect(service.address).await;
+        let mut first = open_upgraded(&mut sender).await;
+        assert_eq!(
+            (service.drain.upgraded(), service.drain.connections()),
+            (1, 1)
+        );
+        let mut second = open_upgraded(&mut sender).await;
+        assert_eq!(
+            (service.drain.upgraded(), service.drain.connections()),
+            (1, 1)
+        );
+        let (mut other, _other_end) = connect(service.address).await;
+        let third = open_upgraded(&mut other).await;
+        assert_eq!(
+            (service.drain.upgraded(), service.drain.connections()),
+            (2, 2)
+        );
+        drop(third);
+        until(|| service.drain.upgraded() == 1).await;
+        first.shutdown().await.unwrap();
+        assert_eq!(first.read(&mut [0]).await.unwrap(), 0);
+        // The server has done with the one by the time that it answers again.
+        sender.send_request(request("/")).await.unwrap();
+        assert_echo(&mut second).await;
+        assert_eq!(
+            (service.drain.upgraded(), service.drain.connections()),
+            (1, 2)
+        );
+        drop(second);
+        until(|| service.drain.upgraded() == 0).await;
+        assert_eq!(service.drain.connections(), 2, "they speak HTTP/2 on");
+    });
+    service.drain.start();
+    assert_eq!(service.end(), Served::default());
+}
+
+/// Waits for something that the server does, while the client goes on.
+async fn until(condition: impl Fn() -> bool) {
+    let waited = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waited).await.unwrap();
+}
+
+#[test]
+fn connection_with_an_upgraded_stream_is_not_idle() {
+    let service = Service::with(|serve| {
+        serve
+            .keep_alive_timeout(Duration::from_secs(1))
+            .header_read_timeout(Duration::from_secs(1))
+    });
+    run(async || {
+        let (mut sender, end) = connect(service.address).await;
+        let mut stream = open_upgraded(&mut sender).await;
+        // Were it idle, it would be told to go away by now, and then cut.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert_echo(&mut stream).await;
+        let response = sender.send_request(request("/")).await.unwrap();
+        assert_eq!(text(response).await, "hello");
+        drop(stream);
+        // Without the stream it is idle again.
+        tokio::time::timeout(DEADLINE, end)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+    });
+    service.drain.start();
+    assert_eq!(service.end(), Served::default());
+}
+
+#[test]
+fn drain_waits_for_an_upgraded_stream() {
+    let service = Service::with(|serve| {
+        serve
+            .linger(Duration::from_millis(10))
+            .header_read_timeout(Duration::from_secs(1))
+    });
+    run(async || {
+        let (mut sender, end) = connect(service.address).await;
+        let mut stream = open_upgraded(&mut sender).await;
+        service.drain.start();
+        // GOAWAY has arrived when the client does not let us send any more.
+        while sender.try_send_request(request("/")).await.is_ok() {}
+        // As long as the client of an ordinary stream may take to go.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_echo(&mut stream).await;
+        assert_eq!(
+            (service.drain.upgraded(), service.drain.connections()),
+            (1, 1)
+        );
+        drop(stream);
+        tokio::time::timeout(DEADLINE, end)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+    });
+    assert_eq!(service.end(), Served::default());
+}
+
+#[test]
+fn deadline_cuts_upgraded_streams_and_counts_them() {
+    let service = Service::with(|serve| serve.drain_timeout(Duration::from_millis(100)));
+    run(async || {
+        let (mut sender, _end) = connect(service.address).await;
+        let mut streams = [
+            open_upgraded(&mut sender).await,
+            open_upgraded(&mut sender).await,
+        ];
+        let (mut other, _other_end) = connect(service.address).await;
+        let held = tokio::spawn(other.send_request(request("/held")));
+        other.send_request(request("/")).await.unwrap();
+        service.drain.start();
+        for stream in &mut streams {
+            let read = tokio::time::timeout(DEADLINE, stream.read(&mut [0])).await;
+            assert!(!matches!(read.unwrap(), Ok(1..)), "nothing was sent");
+        }
+        assert!(held.await.unwrap().is_err());
+    });
+    let served = service.end();
+    assert_eq!((served.cut, served.cut_upgraded), (2, 1));
 }
 
 /// A client that writes its frames itself.

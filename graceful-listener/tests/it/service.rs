@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Query;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -178,11 +178,15 @@ async fn sleep(Query(Sleep { ms }): Query<Sleep>) -> String {
 
 /// Ceases to speak HTTP, and sends back what is sent.
 pub(crate) async fn upgrade(request: axum::extract::Request) -> Response {
+    let is_http2 = request.version() == Version::HTTP_2;
     tokio::spawn(async move {
         let upgraded = hyper::upgrade::on(request).await.unwrap();
         let (mut reader, mut writer) = tokio::io::split(hyper_util::rt::TokioIo::new(upgraded));
         let _ = tokio::io::copy(&mut reader, &mut writer).await;
     });
+    if is_http2 {
+        return StatusCode::OK.into_response();
+    }
     let headers: HeaderMap = [("connection", "upgrade"), ("upgrade", "echo")]
         .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
         .into_iter()
