@@ -114,7 +114,7 @@ impl Activity {
         self.accepted
     }
 
-    /// When the last request ended, or up to two ticks of the coarse clock later.
+    /// When the last request ended, as exactly as the coarse clock knows.
     pub(super) fn idle_since(&self) -> Instant {
         self.accepted + Duration::from_nanos(self.idle_since.load(Ordering::Relaxed))
     }

@@ -208,8 +208,9 @@ fn header_timeout_of_a_kept_alive_connection_begins_with_the_first_byte() {
     let mut silent = service.connect();
     let _ = silent.read(&mut [0]);
     assert_eq!(client.get("/").unwrap().status(), 200);
+    let sent = Instant::now();
     client.send("GET").unwrap();
-    let elapsed = closed_after(&mut client, Instant::now());
+    let elapsed = closed_after(&mut client, sent);
     assert!(elapsed + Duration::from_millis(20) >= SHORT, "{elapsed:?}");
     assert!(elapsed < SHORT * 20, "it takes {elapsed:?}");
     service.drain.start();
@@ -243,10 +244,10 @@ fn idle_connection_is_closed_after_the_keep_alive_timeout() {
     // Silent at first, so that it is watched for its header's timeout.
     let mut client = service.connect();
     service.until_connections(1);
+    let asked = Instant::now();
     client.get("/").unwrap();
-    let idle_since = Instant::now();
     assert!(client.is_closed(), "in an orderly way");
-    let elapsed = idle_since.elapsed();
+    let elapsed = asked.elapsed();
     assert!(elapsed + Duration::from_millis(50) >= SHORT, "{elapsed:?}");
     service.drain.start();
     drop(client);
