@@ -90,9 +90,8 @@ impl Log {
     }
 
     /// Returns the last lines written since `mark`, by whomever.
-    pub(crate) fn since(&self, mark: Option<u64>) -> Vec<String> {
-        mark.map(|mark| tail(Path::new(LOG), mark))
-            .unwrap_or_default()
+    pub(crate) fn since(&self, mark: u64) -> Vec<String> {
+        tail(Path::new(LOG), mark)
     }
 
     fn write(&self, message: &str) -> bool {

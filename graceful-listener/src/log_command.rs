@@ -1,15 +1,17 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
+use crate::descriptor;
 use crate::failure::reason;
 use crate::log::{Log, LogFormat};
 use crate::log_keeper;
@@ -43,8 +45,8 @@ pub(crate) struct LogCommand {
 }
 
 impl LogCommand {
-    /// Starts the command, as the user that this process is about to become, who alone
-    /// can start it again.
+    /// Has the command started, as the user that this process is about to become, who
+    /// alone can start it again.
     ///
     /// # Errors
     ///
@@ -53,22 +55,22 @@ impl LogCommand {
         command: OsString,
         keep_output: bool,
         account: Option<&Account>,
+        format: LogFormat,
     ) -> io::Result<Self> {
-        let (reader, writer) = large_pipe()?;
-        let output = if keep_output {
-            own_output()?
-        } else {
-            let null = || {
-                OpenOptions::new()
-                    .write(true)
-                    .open("/dev/null")
-                    .map(OwnedFd::from)
-            };
-            [null()?, null()?]
-        };
-        let mut log = Self::resume(command, reader, writer, output);
-        log.process = Some(log.spawn(&log.command_itself(), account)?);
-        Ok(log)
+        let mut log = Self::kept(command)?;
+        if !keep_output {
+            let null = OpenOptions::new().write(true).open("/dev/null")?;
+            log.output = [null.try_clone()?.into(), null.into()];
+        }
+        let (mut answer, teller) = io::pipe()?;
+        log.process = Some(log.spawn_keeper(format, &teller, account)?);
+        drop(teller);
+        let mut errno = [0; 4];
+        match answer.read_exact(&mut errno) {
+            Ok(()) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))),
+            // It runs, or nobody is left to tell that it does not.
+            Err(_) => Ok(log),
+        }
     }
 
     /// A pipe of which the last lines will be known, and nobody yet who reads it.
@@ -84,7 +86,7 @@ impl LogCommand {
         Ok(log)
     }
 
-    /// Goes on with a pipe that was kept across exec, and no command yet.
+    /// Goes on with a pipe that is there already, and no command yet.
     pub(crate) fn resume(
         command: OsString,
         reader: PipeReader,
@@ -103,6 +105,48 @@ impl LogCommand {
             retry_at: None,
             thrown_away: 0,
         }
+    }
+
+    /// Takes over the pipe of the program that executed this one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a descriptor that was to be kept open is not.
+    pub(crate) fn take_up(record: LogRecord) -> io::Result<Self> {
+        let pipe = descriptor::inherited;
+        let output = [pipe(record.output[0])?, pipe(record.output[1])?];
+        let (reader, writer) = (pipe(record.reader)?.into(), pipe(record.writer)?.into());
+        let mut log = Self::resume(record.command, reader, writer, output);
+        let tail = match record.tail {
+            // Before there were keepers, the command read the pipe itself.
+            None => LogTail::new(&log.reader)?,
+            Some(number) => LogTail::resume(pipe(number)?, &log.reader)?,
+        };
+        log.tail = Some(tail.into());
+        let process = record.pid.map(|pid| Process::resume(pid, record.adopted));
+        log.process = process.and_then(Result::ok);
+        Ok(log)
+    }
+
+    /// Writes down what the next program has to know.
+    pub(crate) fn record(&self) -> LogRecord {
+        LogRecord {
+            command: self.command.clone(),
+            reader: self.reader.as_raw_fd(),
+            writer: self.writer.as_raw_fd(),
+            output: [self.output[0].as_raw_fd(), self.output[1].as_raw_fd()],
+            tail: self.tail.as_ref().map(|tail| tail.as_fd().as_raw_fd()),
+            pid: self.pid(),
+            adopted: self.process.as_ref().is_some_and(|it| !it.is_child()),
+        }
+    }
+
+    /// Returns what has to stay open for the next program.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let pipe = [self.reader.as_fd(), self.writer.as_fd()];
+        let output = self.output.iter().map(AsFd::as_fd);
+        let tail = self.tail.iter().map(|tail| tail.as_fd());
+        pipe.into_iter().chain(output).chain(tail)
     }
 
     /// Looks after the command: starts it again if it has ended.
@@ -145,11 +189,15 @@ impl LogCommand {
         if self.process.is_some() || self.retry_at.is_some_and(|at| at > Moment::now()) {
             return false;
         }
-        let words = match self.tail {
-            Some(_) => self.keeper(log.format()),
-            None => self.command_itself(),
+        let started = match self.tail {
+            // Whether the command can be started, it says itself.
+            Some(_) => io::pipe().and_then(|(answer, unheard)| {
+                drop(answer);
+                self.spawn_keeper(log.format(), &unheard, None)
+            }),
+            None => self.spawn_command(),
         };
-        match self.spawn(&words, None) {
+        match started {
             Ok(process) => {
                 (self.since, self.retry_at) = (Moment::now(), None);
                 self.process = Some(process);
@@ -218,44 +266,81 @@ impl LogCommand {
         }
     }
 
-    fn command_itself(&self) -> Vec<OsString> {
-        words(&self.command)
-    }
-
-    /// Returns how this program is called to keep the log.
-    fn keeper(&self, format: LogFormat) -> Vec<OsString> {
-        // Also when there is another one, or none, under its name.
-        let program = "/proc/self/exe".into();
-        let option = format!("--{}", log_keeper::OPTION).into();
-        vec![
-            program,
-            option,
-            format.to_string().into(),
-            self.command.clone(),
-        ]
-    }
-
-    fn spawn(&self, words: &[OsString], account: Option<&Account>) -> io::Result<Process> {
-        let env: Vec<_> = std::env::vars_os().collect();
-        let [program, args @ ..] = words else {
+    /// Starts the command itself.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be executed.
+    pub(crate) fn spawn_command(&self) -> io::Result<Process> {
+        let words = words(&self.command);
+        let [program, args @ ..] = &words[..] else {
             let empty = "the command is empty";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, empty));
         };
-        let mut descriptors: Vec<(BorrowedFd<'_>, i32)> = vec![
+        let env: Vec<_> = std::env::vars_os().collect();
+        let spawn = Spawn {
+            descriptors: &self.standard_descriptors(),
+            default_signals: &IGNORED_BY_KEEPER,
+            ..Spawn::new(program, args, &env)
+        };
+        Ok(spawn.spawn()?)
+    }
+
+    /// Starts this program as the one that keeps the log, and says to `teller` if the
+    /// command cannot be executed.
+    fn spawn_keeper(
+        &self,
+        format: LogFormat,
+        teller: &PipeWriter,
+        account: Option<&Account>,
+    ) -> io::Result<Process> {
+        let args = [
+            log_keeper::OPTION.into(),
+            format.to_string().into(),
+            self.command.clone(),
+        ];
+        let env: Vec<_> = std::env::vars_os().collect();
+        let mut descriptors = self.standard_descriptors().to_vec();
+        descriptors.extend(
+            self.tail
+                .iter()
+                .map(|tail| (tail.as_fd(), log_keeper::TAIL)),
+        );
+        descriptors.push((teller.as_fd(), log_keeper::TELLER));
+        let spawn = Spawn {
+            descriptors: &descriptors,
+            // It ends with those who write, which is later.
+            ignored_signals: &IGNORED_BY_KEEPER,
+            account,
+            // Also when there is another one, or none, under its name.
+            ..Spawn::new(OsStr::new("/proc/self/exe"), &args, &env)
+        };
+        Ok(spawn.spawn()?)
+    }
+
+    fn standard_descriptors(&self) -> [(BorrowedFd<'_>, RawFd); 3] {
+        [
             (self.reader.as_fd(), 0),
             (self.output[0].as_fd(), 1),
             (self.output[1].as_fd(), 2),
-        ];
-        let mut spawn = Spawn::new(program, args, &env);
-        if let Some(tail) = &self.tail {
-            descriptors.push((tail.as_fd(), log_keeper::TAIL));
-            // It ends with those who write, which is later.
-            spawn.ignored_signals = &[Signal::HUP, Signal::INT, Signal::TERM];
-        }
-        spawn.descriptors = &descriptors;
-        spawn.account = account;
-        Ok(spawn.spawn()?)
+        ]
     }
+}
+
+/// What the program that this process executes next has to know of a log command.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct LogRecord {
+    command: OsString,
+    reader: RawFd,
+    writer: RawFd,
+    output: [RawFd; 2],
+    /// The end of the log in memory, if somebody keeps it.
+    #[serde(default)]
+    tail: Option<RawFd>,
+    pid: Option<i32>,
+    /// It was not started by this process, but adopted.
+    #[serde(default)]
+    adopted: bool,
 }
 
 /// Throws away the oldest of what is in a pipe if it is full and nobody reads it,
@@ -317,6 +402,15 @@ fn begins_as_script(command: &[u8]) -> bool {
     after_name == Some(&b'=') || matches!(first_word, Some(b"exec" | b"."))
 }
 
+/// Signals that are meant for others: a terminal's, or one for all of a name.
+const IGNORED_BY_KEEPER: [Signal; 6] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::USR1,
+    Signal::USR2,
+];
 const METACHARACTERS: &[u8] = b"$&*(){}[]'\";\\|?<>~`\n";
 const PIPE_SIZE: i32 = 1 << 20;
 /// A command that ran this long is started again at once.

@@ -1,6 +1,6 @@
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
@@ -50,16 +50,40 @@ enum Moved {
     Ended,
 }
 
-/// Keeps the log of which the reading end is our standard input.
-pub(crate) fn keep(log: &Log, command: OsString) -> ExitCode {
-    // What `ps` and `top` call it; it is only a name.
-    let _ = prctl::set_name(c"fleet-log");
-    match Keeper::new(command).and_then(|keeper| keeper.run(log)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log.line(format_args!("failed to keep a log: {}", reason(&error)));
-            ExitCode::FAILURE
+/// How a program keeps its logs.
+#[derive(Debug)]
+pub(crate) struct House {
+    /// Its name in the lines of the log.
+    pub(crate) program: &'static str,
+    /// What `ps` and `top` call the process.
+    pub(crate) name: &'static CStr,
+    /// What the process itself has to say goes through the log command too, as
+    /// everything does that the program says.
+    pub(crate) is_one_log: bool,
+}
+
+impl House {
+    /// Keeps the log of which the reading end is our standard input, if these are the
+    /// arguments of a process that is to do that.
+    pub(crate) fn keep(&self, args: &[OsString]) -> Option<ExitCode> {
+        let [_, option, format, command] = args else {
+            return None;
+        };
+        if option != OPTION {
+            return None;
         }
+        // It is only a name.
+        let _ = prctl::set_name(self.name);
+        let format = format.to_str().and_then(|text| text.parse().ok());
+        let log = Log::new(self.program, format.unwrap_or_default());
+        let kept = Keeper::new(command.clone()).and_then(|keeper| keeper.run(&log, self));
+        Some(match kept {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                log.line(format_args!("failed to keep a log: {}", reason(&error)));
+                ExitCode::FAILURE
+            }
+        })
     }
 }
 
@@ -78,8 +102,25 @@ impl Keeper {
         })
     }
 
-    fn run(mut self, log: &Log) -> io::Result<()> {
+    fn run(mut self, log: &Log, house: &House) -> io::Result<()> {
+        let mut teller = PipeWriter::from(descriptor::inherited(TELLER)?);
+        match self.command.spawn_command() {
+            Ok(process) => self.command.process = Some(process),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(Errno::EINVAL as i32);
+                // Who waits for the answer does not want us without a command.
+                if teller.write_all(&errno.to_ne_bytes()).is_ok() {
+                    return Ok(());
+                }
+            }
+        }
+        drop(teller);
+        if house.is_one_log {
+            descriptor::redirect(&self.command.writer, 2)?;
+        }
         while !self.serve(log)? {}
+        // Or the command would wait for us.
+        descriptor::redirect(&self.command.output[1], 2)?;
         if self.command.process.is_some() {
             self.command.finish_within(PollTimeout::NONE);
         } else {
@@ -212,8 +253,10 @@ fn writer_of(pipe: &PipeReader) -> Option<File> {
 }
 
 /// What this program is told to be that.
-pub(crate) const OPTION: &str = "keep-log";
+pub(crate) const OPTION: &str = "--keep-log";
 /// Where the last lines are noted.
 pub(crate) const TAIL: i32 = 3;
+/// Where it is told why the command could not be started, if anybody listens.
+pub(crate) const TELLER: i32 = 4;
 /// What a pipe holds by default.
 const CHUNK: usize = 1 << 16;

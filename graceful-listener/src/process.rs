@@ -43,16 +43,16 @@ impl Process {
         Self { pid, pidfd, child }
     }
 
-    /// Goes on holding a child of this process, as after `exec`.
-    pub(crate) fn from_child(pid: pid_t) -> io::Result<Self> {
-        Ok(Self::new(pid, pidfd_open(pid)?, true))
-    }
-
     /// Takes hold of a process that this one did not start.
     ///
     /// Whoever calls has to look after this call whether it is the process meant.
     pub(crate) fn from_stranger(pid: pid_t) -> io::Result<Self> {
         Ok(Self::new(pid, pidfd_open(pid)?, false))
+    }
+
+    /// Goes on holding a process after `exec`: a child, or one that was adopted.
+    pub(crate) fn resume(pid: pid_t, adopted: bool) -> io::Result<Self> {
+        Ok(Self::new(pid, pidfd_open(pid)?, !adopted))
     }
 
     /// Goes on holding a process whose pidfd was kept open across `exec`, and which

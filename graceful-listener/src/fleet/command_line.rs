@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::log::{Log, LogFormat};
-use crate::log_keeper;
+use crate::log::LogFormat;
+use crate::log_keeper::House;
 use crate::pid_file::PidFile;
 use crate::process::Signal;
 
@@ -28,6 +28,9 @@ mod table;
 /// Returns the exit code, which is the program's interface as its options are.
 pub fn fleet(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(code) = HOUSE.keep(&args) {
+        return code;
+    }
     let line = match Line::try_parse_from(&args) {
         Ok(line) => line,
         Err(error) => {
@@ -47,11 +50,6 @@ pub fn fleet(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 ExitCode::FAILURE
             }
         };
-    }
-    if let Some([format, command]) = line.keep_log.as_deref() {
-        let format = format.to_str().and_then(|text| text.parse().ok());
-        let log = Log::new("fleet", format.unwrap_or_default());
-        return log_keeper::keep(&log, command.clone());
     }
     let Some(verb) = line.verb else {
         complain("which command? Try `fleet --help`.");
@@ -89,8 +87,6 @@ struct Line {
     dir: PathBuf,
     #[arg(long = handover::CHECK, hide = true, value_name = "FD")]
     check_resume: Option<i32>,
-    #[arg(long = log_keeper::OPTION, hide = true, num_args = 2, value_names = ["FORMAT", "COMMAND"], allow_hyphen_values = true)]
-    keep_log: Option<Vec<OsString>>,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -343,6 +339,11 @@ fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+const HOUSE: House = House {
+    program: "fleet",
+    name: c"fleet-log",
+    is_one_log: false,
+};
 const ERROR: u8 = 1;
 const FAILED: u8 = 3;
 const TIMED_OUT: u8 = 4;

@@ -15,8 +15,7 @@ use super::state::Machine;
 use super::supervisor::Supervisor;
 use crate::descriptor;
 use crate::failure::{Failure, reason};
-use crate::log_command::LogCommand;
-use crate::log_tail::LogTail;
+use crate::log_command::{LogCommand, LogRecord};
 use crate::moment::Moment;
 use crate::ports::PortName;
 use crate::process::{Cgroup, Leftovers, Process};
@@ -58,21 +57,6 @@ struct ProgramRecord {
     #[serde(default)]
     sockets: Vec<SocketRecord>,
     instances: Vec<InstanceRecord>,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-struct LogRecord {
-    command: OsString,
-    reader: RawFd,
-    writer: RawFd,
-    output: [RawFd; 2],
-    /// The end of the log in memory, if somebody keeps it.
-    #[serde(default)]
-    tail: Option<RawFd>,
-    pid: Option<i32>,
-    /// It was not started by this supervisor, but adopted.
-    #[serde(default)]
-    adopted: bool,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -181,13 +165,7 @@ impl Supervisor {
             .iter()
             .filter_map(|program| program.log.as_ref())
         {
-            kept.extend([
-                log.reader.as_fd(),
-                log.writer.as_fd(),
-                log.output[0].as_fd(),
-                log.output[1].as_fd(),
-            ]);
-            kept.extend(log.tail.iter().map(AsFd::as_fd));
+            kept.extend(log.descriptors());
         }
         let error = SUCCESSION.execute(&self.invocation, &record, kept);
         refusal(&self.invocation, &error)
@@ -241,7 +219,9 @@ impl Supervisor {
         program.halted = record.halted;
         program.set_counted(record.counted);
         if let Some(log) = record.log {
-            program.log = Some(LogCommand::take_over(log)?);
+            let log = LogCommand::take_up(log)
+                .map_err(|error| Failure::io("failed to take over a log", &error))?;
+            program.log = Some(log);
             program.watch_log(&self.host);
         }
         for socket in record.sockets {
@@ -260,11 +240,7 @@ impl Supervisor {
             let log = program.log.as_ref().filter(|log| instance.writes_to(log));
             instance.tail = log.and_then(|log| log.tail.clone());
             if let Some(pid) = record.pid {
-                let process = if record.adopted {
-                    Process::from_stranger(pid)
-                } else {
-                    Process::from_child(pid)
-                };
+                let process = Process::resume(pid, record.adopted);
                 let process = process.and_then(|process| {
                     self.host.watch.add(&process, key(&process))?;
                     Ok(process)
@@ -302,18 +278,7 @@ impl Program {
             error: self.error.clone(),
             halted: self.halted.clone(),
             counted: self.counter().and_then(|counter| counter.count),
-            log: self.log.as_ref().map(|log| LogRecord {
-                command: log.command.clone(),
-                reader: log.reader.as_raw_fd(),
-                writer: log.writer.as_raw_fd(),
-                output: [log.output[0].as_raw_fd(), log.output[1].as_raw_fd()],
-                tail: log.tail.as_ref().map(|tail| tail.as_fd().as_raw_fd()),
-                pid: log.pid(),
-                adopted: log
-                    .process
-                    .as_ref()
-                    .is_some_and(|process| !process.is_child()),
-            }),
+            log: self.log.as_ref().map(LogCommand::record),
             sockets: self.sockets.iter().map(SocketRecord::new).collect(),
             instances: self
                 .instances
@@ -406,40 +371,6 @@ impl SocketRecord {
             inode,
         });
         Ok(Held { name, fd, file })
-    }
-}
-
-impl LogCommand {
-    /// Takes over the pipe of the program that executed this one.
-    fn take_over(record: LogRecord) -> Result<Self, Failure> {
-        let pipe = |number| {
-            descriptor::inherited(number)
-                .map_err(|error| Failure::io("failed to take over the pipe of a log", &error))
-        };
-        let output = [pipe(record.output[0])?, pipe(record.output[1])?];
-        let mut log = Self::resume(
-            record.command,
-            pipe(record.reader)?.into(),
-            pipe(record.writer)?.into(),
-            output,
-        );
-        log.tail = match record.tail {
-            // Before there were keepers, the command read the pipe itself.
-            None => LogTail::new(&log.reader),
-            Some(number) => LogTail::resume(pipe(number)?, &log.reader),
-        }
-        .map(Rc::new)
-        .map_err(|error| Failure::io("failed to take over the end of a log", &error))?
-        .into();
-        log.process = record.pid.and_then(|pid| {
-            let held = if record.adopted {
-                Process::from_stranger(pid)
-            } else {
-                Process::from_child(pid)
-            };
-            held.ok()
-        });
-        Ok(log)
     }
 }
 

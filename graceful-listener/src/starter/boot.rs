@@ -210,7 +210,7 @@ impl Starter {
         )?;
         starter.activation = record.activation.clone();
         if let Some(log) = &record.descriptors.log {
-            let log = LogCommand::take_up(log)
+            let log = LogCommand::take_up(log.clone())
                 .map_err(|error| Failure::io("failed to take over the log", &error))?;
             starter.log_command = Some(log);
         }
@@ -471,16 +471,19 @@ fn open_log(options: &Options, account: Option<&Account>) -> Result<Option<Outpu
             })?;
             Ok(Some(Output::File(file.into())))
         }
-        Some(LogTarget::Command(command)) => {
-            LogCommand::start(command.clone(), !options.daemonize, account)
-                .map(|log| Some(Output::Command(log)))
-                .map_err(|error| {
-                    Failure::io(
-                        format!("failed to open pipe:| {}", command.display()),
-                        &error,
-                    )
-                })
-        }
+        Some(LogTarget::Command(command)) => LogCommand::start(
+            command.clone(),
+            !options.daemonize,
+            account,
+            options.log_format,
+        )
+        .map(|log| Some(Output::Command(log)))
+        .map_err(|error| {
+            Failure::io(
+                format!("failed to open pipe:| {}", command.display()),
+                &error,
+            )
+        }),
     }
 }
 

@@ -10,6 +10,7 @@ use super::arguments::{Arguments, Opt, UsageError, Value};
 use super::control::{Request, Target};
 use super::options::{LogTarget, OpenFiles, Options, WAIT_READY};
 use super::{Starter, handover};
+use crate::log_keeper::House;
 use crate::succession::Invocation;
 
 /// Runs the program `start_server` with these arguments, the first of which is
@@ -20,6 +21,9 @@ use crate::succession::Invocation;
 pub fn start_server(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let in_order = std::env::var_os("POSIXLY_CORRECT").is_some();
     let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(code) = HOUSE.keep(&args) {
+        return code;
+    }
     let command = Arguments::parse(&TABLE, args.iter().skip(1).cloned(), in_order)
         .and_then(|arguments| Command::read(arguments).map_err(|error| vec![error]));
     match command {
@@ -317,6 +321,13 @@ static TABLE: [Opt; 37] = [
     own("cgroup", Value::Text),
     own(handover::CHECK, Value::Text),
 ];
+
+const HOUSE: House = House {
+    program: "start_server",
+    // Not what those look for who signal all of a name.
+    name: c"starter-log",
+    is_one_log: true,
+};
 
 const HELP: &str = include_str!("help.txt");
 

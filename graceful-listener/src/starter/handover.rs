@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::record::{
-    FailureRecord, FileRecord, LeftoverRecord, LogRecord, Record, SocketRecord, WorkerRecord,
+    FailureRecord, FileRecord, LeftoverRecord, Record, SocketRecord, WorkerRecord,
 };
 use super::status_file::StatusFile;
 use super::worker::{Phase, Worker};
@@ -86,12 +86,7 @@ impl Starter {
         let left = self.leftovers.iter().filter_map(Leftovers::process);
         kept.extend(left.map(AsFd::as_fd));
         if let Some(log) = &self.log_command {
-            kept.extend([
-                log.reader.as_fd(),
-                log.writer.as_fd(),
-                log.output[0].as_fd(),
-                log.output[1].as_fd(),
-            ]);
+            kept.extend(log.descriptors());
         }
         SUCCESSION.execute(&self.invocation, &record, kept)
     }
@@ -134,13 +129,7 @@ impl Starter {
                 .readiness
                 .as_ref()
                 .map(|receiver| receiver.as_fd().as_raw_fd()),
-            log: self.log_command.as_ref().map(|log| LogRecord {
-                command: log.command.clone(),
-                reader: log.reader.as_raw_fd(),
-                writer: log.writer.as_raw_fd(),
-                output: [log.output[0].as_raw_fd(), log.output[1].as_raw_fd()],
-                pid: log.pid(),
-            }),
+            log: self.log_command.as_ref().map(LogCommand::record),
         };
         Record {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -225,11 +214,7 @@ impl Starter {
     }
 
     fn take_up_worker(&mut self, record: &WorkerRecord) {
-        let process = if record.adopted {
-            Process::from_stranger(record.pid)
-        } else {
-            Process::from_child(record.pid)
-        };
+        let process = Process::resume(record.pid, record.adopted);
         let process = process.and_then(|process| self.watch(&process).map(|()| process));
         let process = match process {
             Ok(process) => process,
@@ -250,7 +235,7 @@ impl Starter {
             kill_at: record.kill_at.map(Moment::from_millis),
             status: record.status.clone(),
             cgroup: record.cgroup.clone().map(Cgroup::from_path),
-            mark: self.log.mark(),
+            mark: self.mark_log(),
         };
         match record.phase {
             Phase::Serving => self.current = Some(worker),
@@ -277,22 +262,6 @@ impl Sockets {
             sockets.push(Held { name, fd, file });
         }
         Ok(sockets)
-    }
-}
-
-impl LogCommand {
-    /// Takes over the pipe of the program that executed this one.
-    pub(crate) fn take_up(record: &LogRecord) -> io::Result<Self> {
-        let pipe = |number| descriptor::inherited(number);
-        let output = [pipe(record.output[0])?, pipe(record.output[1])?];
-        let mut log = Self::resume(
-            record.command.clone(),
-            pipe(record.reader)?.into(),
-            pipe(record.writer)?.into(),
-            output,
-        );
-        log.process = record.pid.and_then(|pid| Process::from_child(pid).ok());
-        Ok(log)
     }
 }
 

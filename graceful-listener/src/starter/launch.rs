@@ -97,7 +97,7 @@ impl Starter {
             ..Spawn::new(program, args, &env)
         };
         // Before it can write anything.
-        let mark = self.log.mark();
+        let mark = self.mark_log();
         let process = spawn
             .spawn()
             .map_err(|error| self.explain(program, &error))?;
@@ -205,11 +205,7 @@ impl Starter {
 
     /// Goes back to what was before a generation that failed, and plans the next attempt.
     pub(super) fn fail(&mut self, generation: u64, since: Moment, why: String, mark: Option<u64>) {
-        let output = if mark.is_some() {
-            self.log.since(mark)
-        } else {
-            Vec::new()
-        };
+        let output = self.log_since(mark);
         self.failures = self.failures.saturating_add(1);
         let now = Moment::now();
         let (gap, wait) = self.pause();

@@ -17,6 +17,28 @@ impl Starter {
         }
     }
 
+    /// Notes where the log ends now; `None` if it cannot be read again.
+    pub(super) fn mark_log(&self) -> Option<u64> {
+        match &self.log_command {
+            Some(log) => log.tail.as_ref().map(|tail| tail.written()),
+            None => self.log.mark(),
+        }
+    }
+
+    /// Returns the last lines of the log since `mark`, by whomever.
+    pub(super) fn log_since(&self, mark: Option<u64>) -> Vec<String> {
+        let Some(mark) = mark else {
+            return Vec::new();
+        };
+        match &self.log_command {
+            Some(log) => log
+                .tail
+                .as_ref()
+                .map_or_else(Vec::new, |tail| tail.since(mark)),
+            None => self.log.since(mark),
+        }
+    }
+
     /// Opens the log file once more: it may have been moved away.
     pub(super) fn reopen_log(&self) {
         let Some(LogTarget::File(path)) = &self.options.log_file else {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activation::Activation;
 use super::worker::Phase;
+use crate::log_command::LogRecord;
 use crate::succession;
 
 /// The state of a super-daemon, written down in memory: for whoever asks how it
@@ -53,16 +54,6 @@ pub(crate) struct Descriptors {
     pub(crate) pid_file: Option<i32>,
     pub(crate) readiness: Option<i32>,
     pub(crate) log: Option<LogRecord>,
-}
-
-/// The pipe of a log command.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub(crate) struct LogRecord {
-    pub(crate) command: OsString,
-    pub(crate) reader: i32,
-    pub(crate) writer: i32,
-    pub(crate) output: [i32; 2],
-    pub(crate) pid: Option<i32>,
 }
 
 /// One socket.

@@ -9,6 +9,7 @@ mod endings;
 mod files;
 mod generations;
 mod handover;
+mod log_commands;
 mod orphans;
 mod readiness;
 mod signals;

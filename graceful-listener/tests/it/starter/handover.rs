@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::daemon::{Daemon, Program, Start, is_running, number_after, proc_status, stderr};
+use super::log_commands;
 
 /// Starts a copy of the program, by a name that can be made to lead elsewhere.
 fn start(options: &[&str]) -> Daemon {
@@ -106,6 +107,54 @@ fn many_upgrades_leak_nothing() {
     daemon.wait("the last line", || {
         daemon.log().contains("exiting\n").then_some(())
     });
+}
+
+#[test]
+fn log_command_goes_on_and_what_it_was_given_last_is_known() {
+    let start = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--retry-delay=600", "--retry-max-delay=600"])
+        .options(["--log-file=| exec cat >> log"])
+        .shell(
+            "[ -e fail ] && { echo last words; exit 3; }; \
+             n=0; while :; do echo line $n; n=$((n + 1)); sleep 0.005; done",
+        );
+    let daemon = start.start();
+    log_commands::wait_for_lines(&daemon);
+    let keeper = log_commands::keeper(&daemon);
+    for times in 1..=3 {
+        daemon.signal(Signal::SIGUSR2);
+        daemon.wait("the new program", || {
+            let log = daemon.read("log")?;
+            (log.matches("goes on with generation").count() == times).then_some(())
+        });
+        log_commands::wait_for_lines(&daemon);
+    }
+    assert_eq!(log_commands::keeper(&daemon), keeper);
+}
+
+#[test]
+fn last_lines_that_a_log_command_has_read_are_known_after_the_upgrade() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--wait-ready", "--port=127.0.0.1:0"])
+        .options(["--retry-delay=600", "--retry-max-delay=600"])
+        .options(["--log-file=| exec cat >> output"])
+        .file("mode", "ready")
+        .start();
+    daemon.wait_for_generations(&[1]);
+    upgrade(&daemon, 1);
+    daemon.write("mode", "say=no-database exit=3");
+    let output = daemon.control(&["--restart", "--pid-file=pid", "--status-file=status"]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(
+        text.contains(
+            "| no-database
+"
+        ),
+        "{text}"
+    );
 }
 
 #[test]
