@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::record::{NAME, Record, WorkerRecord};
 use super::worker::Phase;
@@ -16,6 +16,8 @@ use crate::failure::{Failure, reason};
 use crate::moment::Moment;
 use crate::pid_file::PidFile;
 use crate::process::{Process, Signal};
+
+mod show;
 
 /// What a running super-daemon is asked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -444,145 +446,16 @@ fn status(daemon: &Daemon, json: bool) -> Outcome {
         ));
     };
     if json {
-        print(&format!("{:#}\n", to_json(&record)));
+        print(&format!("{:#}\n", show::to_json(&record)));
     } else {
-        print(&table(&record));
+        print(&show::table(&record));
     }
     Outcome::Done
-}
-
-fn to_json(record: &Record) -> Value {
-    let age = |since: u64| Moment::from_millis(since).elapsed().as_millis() as f64 / 1000.0;
-    let workers: Vec<_> = sorted(record)
-        .into_iter()
-        .map(|worker| {
-            json!({
-                "generation": worker.generation,
-                "pid": worker.pid,
-                "state": worker.phase,
-                "age_seconds": age(worker.since),
-                "rss_bytes": rss(worker.pid),
-                "status": worker.status,
-                "adopted": worker.adopted,
-            })
-        })
-        .collect();
-    let failure = record.last_failure.as_ref().map(|failure| {
-        json!({
-            "generation": failure.generation,
-            "reason": failure.reason,
-            "output": failure.output,
-            "age_seconds": age(failure.at),
-        })
-    });
-    json!({
-        "running": true,
-        "pid": record.pid,
-        "version": record.version,
-        "age_seconds": age(record.since),
-        "rss_bytes": rss(record.pid),
-        "stopping": record.stopping,
-        "restart_pending": record.pending,
-        "ports": record.sockets.iter().map(|socket| socket.name.to_string_lossy()).collect::<Vec<_>>(),
-        "generation": record.generation,
-        "generations": workers,
-        "last_failure": failure,
-    })
-}
-
-fn table(record: &Record) -> String {
-    let ports: Vec<_> = record
-        .sockets
-        .iter()
-        .map(|socket| socket.name.to_string_lossy())
-        .collect();
-    let mut text = format!(
-        "start_server {} (pid:{}), up {}, RSS {}, ports {}\n",
-        record.version,
-        record.pid,
-        age(record.since),
-        mebibytes(rss(record.pid)),
-        if ports.is_empty() {
-            "none".into()
-        } else {
-            ports.join(" ")
-        }
-    );
-    text += &format!(
-        "{:>10}  {:>7}  {:<8}  {:>10}  {:>10}  {}\n",
-        "GENERATION", "PID", "STATE", "AGE", "RSS", "STATUS"
-    );
-    for worker in sorted(record) {
-        let line = format!(
-            "{:>10}  {:>7}  {:<8}  {:>10}  {:>10}  {}",
-            worker.generation,
-            worker.pid,
-            format!("{:?}", worker.phase).to_lowercase(),
-            age(worker.since),
-            mebibytes(rss(worker.pid)),
-            // A terminal would obey what a worker has put in there.
-            worker
-                .status
-                .as_deref()
-                .unwrap_or_default()
-                .replace(char::is_control, " ")
-        );
-        text += line.trim_end();
-        text.push('\n');
-    }
-    if record.pending {
-        text += "another restart begins when the current one is complete\n";
-    }
-    if let Some(failure) = &record.last_failure {
-        text += &format!(
-            "last failure: generation {}, {} ago: {}\n",
-            failure.generation,
-            age(failure.at),
-            failure.reason
-        );
-    }
-    text
-}
-
-fn sorted(record: &Record) -> Vec<&WorkerRecord> {
-    let mut workers: Vec<_> = record.workers.iter().collect();
-    workers.sort_by_key(|worker| worker.generation);
-    workers
 }
 
 fn list<'a>(workers: impl Iterator<Item = &'a WorkerRecord>) -> String {
     let pids: Vec<_> = workers.map(|worker| worker.pid.to_string()).collect();
     pids.join(",")
-}
-
-/// Writes the time since a moment in its two largest units.
-fn age(since: u64) -> String {
-    let secs = Moment::from_millis(since).elapsed().as_secs();
-    match secs {
-        0..60 => format!("{secs}s"),
-        60..3600 => format!("{}m{:02}s", secs / 60, secs % 60),
-        3600..86400 => format!("{}h{:02}m", secs / 3600, secs / 60 % 60),
-        _ => format!("{}d{:02}h", secs / 86400, secs / 3600 % 24),
-    }
-}
-
-fn rss(pid: i32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim()
-        .strip_suffix(" kB")?
-        .parse()
-        .ok()
-        .map(|kib: u64| kib * 1024)
-}
-
-fn mebibytes(bytes: Option<u64>) -> String {
-    bytes.map_or_else(
-        || "-".into(),
-        |bytes| format!("{:.1} MiB", bytes as f64 / 1048576.0),
-    )
 }
 
 /// Says each thing once.
