@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, umask};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::descriptor;
 use crate::failure::Failure;
@@ -28,6 +28,13 @@ pub(crate) struct Held {
     pub(crate) fd: OwnedFd,
     /// The file to be removed in the end, if this process made it.
     pub(crate) file: Option<SocketFile>,
+}
+
+impl Held {
+    /// Returns where it is bound, if it is no Unix socket.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        SockRef::from(&self.fd).local_addr().ok()?.as_socket()
+    }
 }
 
 /// A socket's place in the file system.
@@ -396,7 +403,7 @@ pub(crate) fn named(fd: OwnedFd) -> Result<Held, Failure> {
 }
 
 fn name_of(fd: &OwnedFd) -> Result<PortName, String> {
-    let socket = socket2::SockRef::from(fd);
+    let socket = SockRef::from(fd);
     let address = socket
         .local_addr()
         .map_err(|error| format!("it is no socket: {}", crate::failure::reason(&error)))?;
@@ -411,7 +418,7 @@ fn name_of(fd: &OwnedFd) -> Result<PortName, String> {
 }
 
 fn is_bound(fd: &OwnedFd, address: &SockAddr, kind: Type) -> bool {
-    let socket = socket2::SockRef::from(fd);
+    let socket = SockRef::from(fd);
     let same = |bound: SockAddr| match (bound.as_socket(), address.as_socket()) {
         (Some(bound), Some(wanted)) => bound == wanted && wanted.port() != 0,
         _ => match (bound.as_pathname(), address.as_pathname()) {

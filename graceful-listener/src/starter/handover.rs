@@ -97,6 +97,7 @@ impl Starter {
         let length = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let sockets = self.sockets.iter().map(|held| SocketRecord {
             name: held.name.to_os_string(),
+            address: held.address(),
             descriptor: held.fd.as_raw_fd(),
             file: held.file.as_ref().map(|file| FileRecord {
                 path: file.path.clone(),

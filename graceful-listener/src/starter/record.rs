@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -60,6 +61,9 @@ pub(crate) struct Descriptors {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct SocketRecord {
     pub(crate) name: OsString,
+    /// Where it is bound, which its name does not say if that ends with port 0.
+    #[serde(default)]
+    pub(crate) address: Option<SocketAddr>,
     pub(crate) descriptor: i32,
     #[serde(default)]
     pub(crate) file: Option<FileRecord>,

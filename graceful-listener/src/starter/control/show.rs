@@ -3,7 +3,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::moment::Moment;
-use crate::starter::record::{Record, WorkerRecord};
+use crate::starter::record::{Record, SocketRecord, WorkerRecord};
 
 /// Writes everything down for programs.
 pub(super) fn to_json(record: &Record) -> Value {
@@ -39,6 +39,7 @@ pub(super) fn to_json(record: &Record) -> Value {
         "stopping": record.stopping,
         "restart_pending": record.pending,
         "ports": record.sockets.iter().map(|socket| socket.name.to_string_lossy()).collect::<Vec<_>>(),
+        "addresses": record.sockets.iter().map(address).collect::<Vec<_>>(),
         "generation": record.generation,
         "generations": workers,
         "last_failure": failure,
@@ -50,7 +51,11 @@ pub(super) fn table(record: &Record) -> String {
     let ports: Vec<_> = record
         .sockets
         .iter()
-        .map(|socket| socket.name.to_string_lossy())
+        .map(|socket| match socket.name.to_string_lossy() {
+            // A number that the kernel has chosen.
+            name if name == "0" || name.ends_with(":0") => format!("{name} ({})", address(socket)),
+            name => name.into_owned(),
+        })
         .collect();
     let mut text = format!(
         "start_server {} (pid:{}), up {}, RSS {}, ports {}\n",
@@ -98,6 +103,14 @@ pub(super) fn table(record: &Record) -> String {
         );
     }
     text
+}
+
+/// Returns where a socket can be reached.
+fn address(socket: &SocketRecord) -> String {
+    match socket.address {
+        Some(address) => address.to_string(),
+        None => socket.name.to_string_lossy().into_owned(),
+    }
 }
 
 fn sorted(record: &Record) -> Vec<&WorkerRecord> {
