@@ -272,6 +272,8 @@ impl Supervisor {
                 let pids = started.into_iter().chain(log);
                 self.owners.extend(pids.map(|pid| (pid, position)));
             }
+            // What is up at once is what the next one to be replaced has waited for.
+            self.programs[position].reconcile(false, &self.host);
         }
     }
 

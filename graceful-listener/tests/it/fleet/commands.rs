@@ -35,6 +35,22 @@ fn restart_replaces_every_process() {
 }
 
 #[test]
+fn restart_goes_on_behind_a_process_that_takes_its_time_to_end() {
+    let definition = shell(
+        "trap 'sleep 0.3; exit' TERM; echo >> up; while :; do sleep 0.05; done",
+        "instances = 3",
+    );
+    let fleet = Fleet::with("web", &definition);
+    let before = fleet.wait_for("web", &["RUNNING"; 3]);
+    fleet.wait("all traps", || {
+        (fleet.wait_for_file("up").len() == 3).then_some(())
+    });
+    fleet.command("restart-web").unwrap();
+    let after = fleet.wait_for("web", &["RUNNING"; 3]);
+    assert!(before.iter().all(|pid| !after.contains(pid)));
+}
+
+#[test]
 fn restart_of_what_is_stopped_starts_it() {
     let fleet = Fleet::with("web", &format!("{SLEEP}autostart = false"));
     fleet.wait_for("web", &["STOPPED"]);
