@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use graceful_listener::{ListenError, Listeners, Origin, Socket};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -14,6 +15,16 @@ use crate::inherit::{port, tcp};
 
 fn bind(specs: &[&str]) -> Result<Listeners, ListenError> {
     Listeners::bind(specs)
+}
+
+/// What is left of a Unix socket of which nobody has a descriptor any more.
+///
+/// It never listens: a copy that another thread's child has for a moment would keep
+/// it alive.
+pub(crate) fn leave_dead_socket(path: &Path) {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    let address = socket2::SockAddr::unix(path).unwrap();
+    socket.bind(&address).unwrap();
 }
 
 fn addresses(listeners: &Listeners) -> Vec<String> {
@@ -45,8 +56,8 @@ fn second_socket_of_one_address_is_refused_with_the_specification() {
 
 #[test]
 fn port_of_a_connection_that_has_just_ended_can_be_bound() {
-    let first = bind(&["127.0.0.1:0"]).unwrap();
-    let spec = addresses(&first).remove(0);
+    let spec = format!("127.0.0.1:{}", crate::port::free());
+    let first = bind(&[&spec]).unwrap();
     let client = TcpStream::connect(&spec).unwrap();
     let Socket::Tcp(listener) = first.iter().next().unwrap().socket() else {
         panic!("it is TCP")
@@ -55,7 +66,12 @@ fn port_of_a_connection_that_has_just_ended_can_be_bound() {
     drop(listener.accept().unwrap());
     drop(client);
     drop(first);
-    bind(&[&spec]).unwrap();
+    // What another thread starts has a copy of the socket until it is executed.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = bind(&[&spec]) {
+        assert!(Instant::now() < deadline, "{error:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -184,7 +200,7 @@ fn dead_unix_socket_is_replaced_and_a_living_one_is_not() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s.sock");
     let spec = path.to_str().unwrap();
-    drop(UnixListener::bind(&path).unwrap());
+    leave_dead_socket(&path);
     assert!(path.exists());
     let listeners = bind(&[spec]).unwrap();
     let ListenError::Bind { source, .. } = bind(&[spec]).unwrap_err() else {
@@ -235,7 +251,7 @@ fn one_of_many_who_replace_a_dead_socket_at_once_gets_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s.sock");
     for _ in 0..50 {
-        drop(UnixListener::bind(&path).unwrap());
+        leave_dead_socket(&path);
         let results: Vec<_> = std::thread::scope(|scope| {
             let binders: Vec<_> = (0..4)
                 .map(|_| scope.spawn(|| bind(&[path.to_str().unwrap()])))

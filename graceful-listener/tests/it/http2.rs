@@ -32,6 +32,20 @@ pub(crate) async fn connect(address: SocketAddr) -> (Sender, JoinHandle<hyper::R
     (sender, tokio::spawn(connection))
 }
 
+/// A connection that has had its first answer, to a request that came before the
+/// connection was closed for being idle.
+async fn connect_and_ask(address: SocketAddr) -> (Sender, JoinHandle<hyper::Result<()>>) {
+    let asked = async {
+        loop {
+            let (mut sender, end) = connect(address).await;
+            if sender.send_request(request("/")).await.is_ok() {
+                return (sender, end);
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, asked).await.unwrap()
+}
+
 pub(crate) fn request(path: &str) -> Request<Empty<Bytes>> {
     Request::get(format!("http://test{path}"))
         .body(Empty::new())
@@ -135,12 +149,16 @@ fn connection_that_was_silent_is_served_in_its_turn() {
 fn idle_connection_goes_away_after_the_keep_alive_timeout() {
     let service = Service::with(|serve| serve.keep_alive_timeout(Duration::from_millis(100)));
     run(async || {
-        let (mut sender, end) = connect(service.address).await;
-        sender.send_request(request("/")).await.unwrap();
-        end.await.unwrap().unwrap();
+        let (_sender, end) = connect_and_ask(service.address).await;
+        until_closed(end).await;
     });
     service.drain.start();
     service.end();
+}
+
+async fn until_closed(end: JoinHandle<hyper::Result<()>>) {
+    let closed = tokio::time::timeout(DEADLINE, end).await;
+    closed.unwrap().unwrap().unwrap();
 }
 
 #[test]
@@ -158,17 +176,22 @@ fn deadline_cuts_streams_that_are_left() {
 
 /// Opens a stream as a WebSocket would, and has its first bytes echoed.
 async fn open_upgraded(sender: &mut Sender) -> TokioIo<Upgraded> {
+    try_open_upgraded(sender).await.unwrap()
+}
+
+/// Fails if the connection is closed before the stream is open.
+async fn try_open_upgraded(sender: &mut Sender) -> hyper::Result<TokioIo<Upgraded>> {
     // With the first answer has come what the server allows.
-    sender.send_request(request("/")).await.unwrap();
+    sender.send_request(request("/")).await?;
     let connect = Request::connect("http://test/upgrade")
         .extension(Protocol::from_static("websocket"))
         .body(Empty::new())
         .unwrap();
-    let response = sender.send_request(connect).await.unwrap();
+    let response = sender.send_request(connect).await?;
     assert_eq!(response.status(), 200);
     let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
     assert_echo(&mut stream).await;
-    stream
+    Ok(stream)
 }
 
 async fn assert_echo(stream: &mut TokioIo<Upgraded>) {
@@ -236,8 +259,16 @@ fn connection_with_an_upgraded_stream_is_not_idle() {
             .header_read_timeout(Duration::from_secs(1))
     });
     run(async || {
-        let (mut sender, end) = connect(service.address).await;
-        let mut stream = open_upgraded(&mut sender).await;
+        let opened = async {
+            loop {
+                let (mut sender, end) = connect(service.address).await;
+                if let Ok(stream) = try_open_upgraded(&mut sender).await {
+                    return (sender, end, stream);
+                }
+            }
+        };
+        let opened = tokio::time::timeout(DEADLINE, opened).await;
+        let (mut sender, end, mut stream) = opened.unwrap();
         // Were it idle, it would be told to go away by now, and then cut.
         tokio::time::sleep(Duration::from_millis(2500)).await;
         assert_echo(&mut stream).await;
@@ -245,11 +276,7 @@ fn connection_with_an_upgraded_stream_is_not_idle() {
         assert_eq!(text(response).await, "hello");
         drop(stream);
         // Without the stream it is idle again.
-        tokio::time::timeout(DEADLINE, end)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        until_closed(end).await;
     });
     service.drain.start();
     assert_eq!(service.end(), Served::default());
@@ -276,11 +303,7 @@ fn drain_waits_for_an_upgraded_stream() {
             (1, 1)
         );
         drop(stream);
-        tokio::time::timeout(DEADLINE, end)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        until_closed(end).await;
     });
     assert_eq!(service.end(), Served::default());
 }
@@ -396,7 +419,7 @@ const GOAWAY: u8 = 7;
 
 #[test]
 fn streams_that_cross_the_goaway_are_served() {
-    let service = Service::with(|serve| serve.linger(Duration::from_secs(3)));
+    let service = Service::with(|serve| serve.linger(Duration::from_secs(5)));
     let mut client = Raw::connect(service.address);
     service.drain.start();
     let ping = client.next_ping();
@@ -467,6 +490,10 @@ impl Load {
 
     pub(crate) fn requests(&self) -> u64 {
         self.counts.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.counts.1.load(Ordering::Relaxed)
     }
 
     /// Returns how many requests there were, how many connections, and the failures.

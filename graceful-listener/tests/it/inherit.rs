@@ -881,7 +881,7 @@ fn systemd_socket_activate_hands_over_named_sockets() {
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s.sock");
-    let port = port(&tcp());
+    let port = crate::port::free();
     let role = child::role(ROLE);
     // It passes on only what it is told to.
     let environment: Vec<_> = role

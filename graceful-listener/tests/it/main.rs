@@ -15,6 +15,7 @@ mod control_group;
 
 mod daemonize;
 mod drain;
+mod executable;
 mod fleet;
 mod hot_deploy;
 mod http;
@@ -23,6 +24,7 @@ mod inherit;
 mod load;
 mod notify;
 mod pid_file;
+mod port;
 mod ports;
 mod process;
 mod serve;

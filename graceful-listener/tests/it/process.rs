@@ -4,15 +4,22 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Whether it has ended; one that nobody has waited for has.
+/// Whether it has ended with all its threads; one that nobody has waited for has.
 pub(crate) fn is_gone(pid: u32) -> bool {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat
-            .rsplit(") ")
-            .next()
-            .is_some_and(|rest| rest.starts_with('Z')),
-        Err(_) => true,
-    }
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    // The first thread may be a zombie while others still have what was open.
+    matches!(fields[0], "Z" | "X") && matches!(fields[17], "0" | "1")
+}
+
+/// Waits until a process that was sent SIGSTOP stands still.
+pub(crate) fn wait_until_stopped(pid: u32) {
+    crate::drain::eventually("it stands still", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(") ").next().unwrap().starts_with('T')
+    });
 }
 
 /// Whether the process is this binary, in one of its roles.
@@ -73,8 +80,9 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     children
 }
 
+/// Returns nothing of a process that has ended.
 pub(crate) fn command_line(pid: u32) -> Vec<u8> {
-    fs::read(format!("/proc/{pid}/cmdline")).unwrap()
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
 }
 
 pub(crate) fn link(pid: u32, name: &str) -> PathBuf {

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::child;
 use crate::drain::eventually;
-use crate::http::Client;
+use crate::http::{Client, Response};
 use crate::process::is_gone;
 use crate::service::{Service, send, set};
 
@@ -24,6 +24,30 @@ fn slow(service: &Service, milliseconds: u32) -> Client<TcpStream> {
     client
 }
 
+/// A client whose request is answered when it is let go.
+struct Held {
+    client: Client<TcpStream>,
+    gate: tempfile::NamedTempFile,
+}
+
+fn held(service: &Service) -> Held {
+    let gate = tempfile::NamedTempFile::new().unwrap();
+    let mut client = Client::connect(service.address()).unwrap();
+    let path = format!("/while?exists={}", gate.path().display());
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+    client.send(&request).unwrap();
+    Held { client, gate }
+}
+
+impl Held {
+    fn let_go(mut self) -> Response {
+        self.gate.close().unwrap();
+        let response = self.client.response().unwrap();
+        assert_eq!((response.status(), response.body.as_str()), (200, "gone"));
+        response
+    }
+}
+
 fn refuses(service: &Service) {
     eventually(
         "refused",
@@ -35,12 +59,10 @@ fn refuses(service: &Service) {
 fn term_and_int_let_requests_finish() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut service = Service::on_a_port(&[]);
-        let mut client = slow(&service, 300);
+        let held = held(&service);
         service.signal(signal);
-        let response = client.response().unwrap();
-        assert_eq!(response.body, "slept 300 ms");
-        assert!(response.closes());
-        drop(client);
+        service.wait_for("draining");
+        assert!(held.let_go().closes());
         assert!(service.wait().success());
         service.wait_for("generation 1 is done, cut 0 upgraded 0");
     }
@@ -49,7 +71,7 @@ fn term_and_int_let_requests_finish() {
 #[test]
 fn repeated_term_is_harmless() {
     let mut service = Service::on_a_port(&[]);
-    let mut client = slow(&service, 500);
+    let held = held(&service);
     for count in 1..5 {
         service.signal(Signal::SIGTERM);
         service.wait_for_count("SIGTERM received", count);
@@ -57,8 +79,7 @@ fn repeated_term_is_harmless() {
     // One interrupt is one wish more to end, not the order to do so at once.
     service.signal(Signal::SIGINT);
     service.wait_for("SIGINT received");
-    assert_eq!(client.response().unwrap().status(), 200);
-    drop(client);
+    held.let_go();
     assert!(service.wait().success());
     service.wait_for("cut 0");
 }
@@ -184,16 +205,7 @@ fn worker_that_drains_through_several_restarts_answers() {
     let mut service = Service::start(&mut starter);
     service.wait_for("serving address");
     let first = service.generation(1).pid;
-    let directory = tempfile::tempdir().unwrap();
-    let gate = directory.path().join("gate");
-    std::fs::write(&gate, "").unwrap();
-    let mut client = Client::connect(service.address()).unwrap();
-    client
-        .send(&format!(
-            "GET /while?exists={} HTTP/1.1\r\nHost: test\r\n\r\n",
-            gate.display()
-        ))
-        .unwrap();
+    let held = held(&service);
     // Connections are accepted in their order.
     Client::connect(service.address())
         .unwrap()
@@ -205,13 +217,7 @@ fn worker_that_drains_through_several_restarts_answers() {
     }
     service.wait_for_count("SIGTERM received", 3);
     assert!(!is_gone(first));
-    std::fs::remove_file(gate).unwrap();
-    let response = client.response().unwrap();
-    assert_eq!(
-        (response.status(), response.header("x-gen")),
-        (200, Some("1"))
-    );
-    drop(client);
+    assert_eq!(held.let_go().header("x-gen"), Some("1"));
     eventually("it ends", || is_gone(first));
     send(service.pid(), Signal::SIGTERM);
     assert!(service.wait().success());

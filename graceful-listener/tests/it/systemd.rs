@@ -117,7 +117,7 @@ fn unit(log: &Path) -> String {
         .collect();
     format!(
         "[Service]\nType=notify\nExecStart={}\nExecReload=kill -USR2 $MAINPID\n\
-         WatchdogSec=4s\nStandardError=append:{}\n{environment}Environment={}=127.0.0.1:0\n",
+         WatchdogSec=6s\nStandardError=append:{}\n{environment}Environment={}=127.0.0.1:0\n",
         words.join(" "),
         log.display(),
         set::SPECS
