@@ -1,6 +1,4 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,9 +8,9 @@ use nix::unistd::Pid;
 use super::fixture::{Fleet, SLEEP, shell};
 use crate::child;
 
-/// A `fleet` whose clock is set by writing seconds to the file `offset`. `None`
-/// without a C compiler.
-fn settable(fleet: &Fleet) -> Option<PathBuf> {
+/// A script that starts a supervisor whose clock is set by writing seconds to the file
+/// `offset`. `None` without a C compiler.
+fn settable(fleet: &Fleet) -> Option<String> {
     if !child::has("cc") {
         return None;
     }
@@ -24,16 +22,11 @@ fn settable(fleet: &Fleet) -> Option<PathBuf> {
         .args([&library, &source])
         .status();
     assert!(compiled.unwrap().success());
-    let program = dir.join("fleet");
-    let script = format!(
-        "#!/bin/sh\nexport LD_PRELOAD={} CLOCK_OFFSET={}\nexec {} \"$@\"\n",
+    Some(format!(
+        "export LD_PRELOAD={} CLOCK_OFFSET={}; exec \"$@\"",
         library.display(),
         dir.join("offset").display(),
-        env!("CARGO_BIN_EXE_fleet")
-    );
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-    Some(program)
+    ))
 }
 
 /// Sets the clock, and waits until the supervisor has lived by it for a while.
@@ -57,7 +50,7 @@ fn set(fleet: &Fleet, years: i64) {
 #[test]
 fn clock_that_is_set_changes_no_time_that_is_waited_for() {
     let mut fleet = Fleet::empty();
-    let Some(program) = settable(&fleet) else {
+    let Some(script) = settable(&fleet) else {
         return;
     };
     let hour = |definition: &str| definition.replace("\"0s\"", "\"1h\"");
@@ -75,7 +68,7 @@ fn clock_that_is_set_changes_no_time_that_is_waited_for() {
         ),
     );
     fleet.program("short", &format!("{SLEEP}max_lifetime = \"50ms\""));
-    fleet.start_as(&program);
+    fleet.start_by(&script);
     fleet.wait_for("failing", &["BACKOFF"]);
     fleet.wait_for_file("up");
     fleet.submit("stop-deaf");
@@ -100,7 +93,7 @@ fn clock_that_is_set_changes_no_time_that_is_waited_for() {
     // The next supervisor finds them in a different age.
     fleet.kill();
     fs::write(fleet.path().join("offset"), "315360000\n").unwrap();
-    fleet.start_as(&program);
+    fleet.start_by(&script);
     set(&fleet, 10);
     let after = all(&fleet);
     assert_eq!(after[0], before[0]);

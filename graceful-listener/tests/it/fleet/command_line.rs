@@ -116,11 +116,7 @@ fn several_programs_or_all_are_commanded_at_once() {
 fn command_that_fails_is_told_with_the_reason_and_exits_with_3() {
     let fleet = Fleet::with(
         "bad",
-        &shell(
-            "exit 7",
-            "retries = 0\nautostart = false\nstart_seconds = \"1s\"\n",
-        )
-        .replacen("start_seconds = \"0s\"\n", "", 1),
+        &shell("exit 7", "retries = 0\nautostart = false\n").replace("\"0s\"", "\"1m\""),
     );
     fleet.wait_for("bad", &["STOPPED"]);
     let output = self::fleet(fleet.path(), &["start", "bad", "missing"]);
@@ -195,6 +191,7 @@ fn time_that_is_up_ends_the_waiting_and_not_the_command() {
         "timed out after 200ms: stop-deaf is under way\n"
     );
     assert_eq!(entries(&fleet, "inbox").len(), 1);
+    fleet.wait_for("deaf", &["STOPPING"]);
     let group = nix::unistd::Pid::from_raw(-pid.cast_signed());
     nix::sys::signal::kill(group, Signal::SIGKILL).unwrap();
     fleet.wait_for("deaf", &["STOPPED"]);
@@ -241,8 +238,8 @@ fn client_gives_the_next_supervisor_two_seconds_to_come() {
     fleet.wait_for_file("up");
     let client = start(fleet.path(), &["stop", "deaf"]);
     fleet.wait_for("deaf", &["STOPPING"]);
-    fleet.kill();
     let killed = Instant::now();
+    fleet.kill();
     let output = client.wait_with_output().unwrap();
     assert_eq!(code(&output), 5, "{output:?}");
     // It is longer by what it takes to look, and by whatever else runs here.
@@ -254,6 +251,11 @@ fn client_gives_the_next_supervisor_two_seconds_to_come() {
 
 #[test]
 fn client_waits_on_through_a_quick_succession() {
+    // On a machine that does much else one may take longer than the client waits.
+    while !succession_is_quick() {}
+}
+
+fn succession_is_quick() -> bool {
     let definition = shell(
         "trap '' TERM; echo >> up; while :; do sleep 0.05; done",
         "directory = \".\"\nstop_timeout = \"1h\"",
@@ -263,17 +265,17 @@ fn client_waits_on_through_a_quick_succession() {
     fleet.wait_for_file("up");
     let client = start(fleet.path(), &["stop", "deaf"]);
     fleet.wait_for("deaf", &["STOPPING"]);
+    let begun = Instant::now();
     fleet.kill();
     fleet.start();
-    fleet.wait_for("deaf", &["STOPPING"]);
+    fleet.wait_for_log(&format!("fleet[{}]: deaf:0 is process {pid}", fleet.pid()));
+    let is_quick = begun.elapsed() < Duration::from_millis(1500);
     let group = nix::unistd::Pid::from_raw(-pid.cast_signed());
     nix::sys::signal::kill(group, Signal::SIGKILL).unwrap();
     let output = client.wait_with_output().unwrap();
-    assert_eq!(
-        stdout(&output),
-        "stop-deaf: deaf is stopped\n",
-        "{output:?}"
-    );
+    let went_well = stdout(&output) == "stop-deaf: deaf is stopped\n";
+    assert!(went_well || !is_quick, "{output:?}");
+    went_well
 }
 
 #[test]

@@ -1,5 +1,4 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -50,29 +49,27 @@ impl Fleet {
     }
 
     pub(super) fn start(&mut self) {
-        self.start_as(Path::new(env!("CARGO_BIN_EXE_fleet")));
+        self.start_as(Path::new(PROGRAM));
     }
 
     /// Starts the supervisor by a script, which has it in `$@`.
     pub(super) fn start_by(&mut self, script: &str) {
-        let path = self.path().join("start");
-        let text = format!(
-            "#!/bin/sh\nset -- {} \"$@\"\n{script}\n",
-            env!("CARGO_BIN_EXE_fleet")
-        );
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        self.start_as(&path);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "sh", PROGRAM]);
+        self.start_with(shell);
     }
 
     /// Starts the supervisor under another name.
     pub(super) fn start_as(&mut self, program: &Path) {
+        self.start_with(Command::new(program));
+    }
+
+    fn start_with(&mut self, mut command: Command) {
         let log = fs::OpenOptions::new()
             .append(true)
             .create(true)
             .open(self.path().join("fleet.log"))
             .unwrap();
-        let mut command = Command::new(program);
         command
             .arg("run")
             .args(&self.arguments)
@@ -91,6 +88,13 @@ impl Fleet {
         let draft = self.path().join(format!("programs/.{name}"));
         fs::write(&draft, definition).unwrap();
         fs::rename(draft, self.path().join(format!("programs/{name}.toml"))).unwrap();
+    }
+
+    /// Writes a file that a program reads: all of it, or nothing.
+    pub(super) fn write(&self, name: &str, text: &str) {
+        let draft = self.path().join(format!(".{name}"));
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, self.path().join(name)).unwrap();
     }
 
     pub(super) fn remove_program(&self, name: &str) {
@@ -282,6 +286,7 @@ pub(super) fn wait_for_end(pid: u32) {
     });
 }
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fleet");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program that stays.

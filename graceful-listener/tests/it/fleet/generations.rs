@@ -37,14 +37,14 @@ fn address(fleet: &Fleet, pid: u32) -> std::net::SocketAddr {
         .unwrap()
         .trim_matches(|c: char| !c.is_ascii_digit())
         .to_owned();
-    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
-    let line = table
-        .lines()
-        .find(|line| line.split_whitespace().nth(9) == Some(&inode))
-        .unwrap_or_else(|| panic!("no socket {inode}; {}", fleet.log()));
-    let local = line.split_whitespace().nth(1).unwrap();
-    let (_, port) = local.split_once(':').unwrap();
-    ([127, 0, 0, 1], u16::from_str_radix(port, 16).unwrap()).into()
+    // Lines may be missing from a table that changes while it is read.
+    let port = fleet.wait("its socket", || {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
+        let is_it = |line: &&str| line.split_whitespace().nth(9) == Some(&inode);
+        let local = table.lines().find(is_it)?.split_whitespace().nth(1)?;
+        u16::from_str_radix(local.split_once(':')?.1, 16).ok()
+    });
+    ([127, 0, 0, 1], port).into()
 }
 
 #[test]

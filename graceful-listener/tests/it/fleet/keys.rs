@@ -485,17 +485,16 @@ fn number_of_instances_is_what_a_command_prints() {
 /// process of its own; and that process.
 #[test]
 fn command_that_counts_and_prints_no_number_is_told_once_and_shown() {
-    let fleet = Fleet::empty();
+    let mut fleet = Fleet::empty();
     let count = fleet.path().join("count");
     let script = format!("echo asked >> {0}.asked; cat {0}", count.display());
     let definition = format!("{SLEEP}instances = {{ command = '{script}', interval = \"20ms\" }}");
-    let mut fleet = fleet;
-    fs::write(&count, "2").unwrap();
+    fleet.write("count", "2");
     fleet.program("web", &definition);
     fleet.start();
     let before = fleet.wait_for("web", &["RUNNING"; 2]);
     assert!(fleet.program_status("web")["error"].is_null());
-    fs::write(&count, "many\x1b[31m").unwrap();
+    fleet.write("count", "many\x1b[31m");
     let error = fleet.wait("a complaint", || {
         let error = &fleet.program_status("web")["error"];
         error.as_str().map(str::to_owned)
@@ -513,7 +512,7 @@ fn command_that_counts_and_prints_no_number_is_told_once_and_shown() {
     assert_eq!(log.matches("expected a number").count(), 1, "{log}");
     assert!(log.contains("2 instances go on being wanted"), "{log}");
     assert_eq!(fleet.wait_for("web", &["RUNNING"; 2]), before);
-    fs::write(&count, "2").unwrap();
+    fleet.write("count", "2");
     fleet.wait("no complaint", || {
         fleet.program_status("web")["error"].is_null().then_some(())
     });
@@ -540,11 +539,11 @@ fn counts(fleet: &Fleet) -> bool {
 #[test]
 fn command_that_counts_is_killed_with_all_it_has_started_when_its_program_goes() {
     let (fleet, child) = with_hanging_counter();
-    assert!(counts(&fleet));
+    fleet.wait("its file", || counts(&fleet).then_some(()));
     fleet.remove_program("pool");
     wait_for_end(child);
     fleet.wait_for_log("pool: removed");
-    assert!(!counts(&fleet));
+    fleet.wait("no file", || (!counts(&fleet)).then_some(()));
     assert!(fleet.children().is_empty());
 }
 
@@ -554,7 +553,7 @@ fn command_that_counts_is_killed_with_all_it_has_started_when_it_is_not_asked() 
         let (fleet, child) = with_hanging_counter();
         fleet.command(command).unwrap();
         wait_for_end(child);
-        assert!(!counts(&fleet));
+        fleet.wait("no file", || (!counts(&fleet)).then_some(()));
     }
 }
 

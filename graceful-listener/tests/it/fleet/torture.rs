@@ -257,13 +257,12 @@ fn after_any_storm_exactly_what_is_wanted_runs() {
     fleet.wait("as many pid files as processes", || {
         (fleet.pid_files().len() == expected.len()).then_some(())
     });
-    let task = format!("/proc/{0}/task/{0}/children", fleet.pid());
-    let children = fs::read_to_string(task).unwrap();
-    let zombies: Vec<&str> = children
-        .split_whitespace()
-        .filter(|pid| process::is_gone(pid.parse().unwrap()))
-        .collect();
-    assert!(zombies.is_empty(), "zombies: {zombies:?}");
+    fleet.wait("the end of all zombies", || {
+        let task = format!("/proc/{0}/task/{0}/children", fleet.pid());
+        let children = fs::read_to_string(task).unwrap();
+        let mut pids = children.split_whitespace();
+        (!pids.any(|pid| process::is_gone(pid.parse().unwrap()))).then_some(())
+    });
     // What an adopted process may have left is kept in view for a while.
     fleet.wait("as many pidfds as processes", || {
         let descriptors = process::descriptors(fleet.pid());
