@@ -89,8 +89,9 @@ fn restart_tells_its_progress() {
 fn restart_that_fails_says_why_and_what_serves() {
     for mode in ["say=no-database exit=3", "say=no-database crash"] {
         let daemon = Start::new(Program::Ours)
+            .file("mode", "ready")
             .files()
-            .options(["--interval=1", "--port=127.0.0.1:0"])
+            .options(["--wait-ready", "--port=127.0.0.1:0"])
             .start();
         daemon.wait_for_generations(&[1]);
         daemon.write("mode", mode);
@@ -136,7 +137,7 @@ fn restart_of_a_service_that_is_down_has_a_code_of_its_own() {
         .file("mode", "exit=1")
         .files()
         .options([
-            "--interval=1",
+            "--wait-ready",
             "--port=127.0.0.1:0",
             "--retry-delay=600",
             "--retry-max-delay=600",
@@ -162,7 +163,7 @@ fn restart_gives_up_when_the_time_is_up() {
         .start();
     let first = daemon.worker(1);
     daemon.wait_for_generations(&[1]);
-    let output = run(&daemon, &restart(&["--timeout=1"]));
+    let output = run(&daemon, &restart(&["--timeout=5"]));
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
     assert!(
         stderr(&output).contains(&format!("waiting for old workers to end:{first}")),
@@ -320,7 +321,7 @@ fn stop_gives_up_when_the_time_is_up() {
         .options(["--interval=0", "--port=127.0.0.1:0"])
         .start();
     let worker = daemon.worker(1);
-    let output = daemon.control(&["--stop", "--pid-file=pid", "--timeout=0.5"]);
+    let output = daemon.control(&["--stop", "--pid-file=pid", "--timeout=3"]);
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
     assert!(
         stderr(&output).contains(&format!("waiting for workers to end:{worker}")),
@@ -401,9 +402,10 @@ fn status_is_a_table_and_json() {
 #[test]
 fn status_tells_of_a_failure_and_of_a_pending_restart() {
     let daemon = Start::new(Program::Ours)
+        .file("mode", "ready")
         .files()
         .options([
-            "--interval=1",
+            "--wait-ready",
             "--port=127.0.0.1:0",
             "--retry-delay=600",
             "--retry-max-delay=600",
@@ -427,9 +429,9 @@ fn status_tells_of_a_failure_and_of_a_pending_restart() {
             .then_some(())
     });
     assert_eq!(json()["restart_pending"], false);
-    daemon.write("mode", "");
+    daemon.write("mode", "hang");
     daemon.signal(Signal::SIGHUP);
-    daemon.worker(3);
+    daemon.wait_for_logs("starting new worker", 3);
     daemon.signal(Signal::SIGHUP);
     daemon.wait("the pending restart", || {
         (json()["restart_pending"] == true).then_some(())

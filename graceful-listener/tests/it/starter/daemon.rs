@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::worker;
-use crate::child;
+use crate::{child, process};
 
 /// Whose `start_server` it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -260,6 +260,7 @@ impl Daemon {
     /// Waits for a condition; a failure shows the log.
     pub(super) fn wait<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
+        let mut looked = Instant::now();
         loop {
             if let Some(value) = condition() {
                 return value;
@@ -270,7 +271,26 @@ impl Daemon {
                 self.program,
                 self.log()
             );
+            self.wake_perl(&mut looked);
             thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Perl's program sleeps over a signal that comes just before it begins to wait for
+    /// the end of a worker, until another one comes. It ignores this one.
+    fn wake_perl(&self, looked: &mut Instant) {
+        if self.program != Program::Perl || looked.elapsed() < Duration::from_secs(2) {
+            return;
+        }
+        *looked = Instant::now();
+        let child = self.child.as_ref().map(|child| child.id().cast_signed());
+        let pid = child.or_else(|| self.read("pid")?.trim().parse().ok());
+        let waits = |pid: &i32| {
+            let place = fs::read_to_string(format!("/proc/{pid}/wchan"));
+            place.is_ok_and(|place| place == "do_wait")
+        };
+        if let Some(pid) = pid.filter(waits) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGALRM);
         }
     }
 
@@ -285,11 +305,13 @@ impl Daemon {
 
     fn wait_for_exit_with(&mut self, meanwhile: impl Fn(&Self)) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
+        let mut looked = Instant::now();
         loop {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 return status;
             }
             meanwhile(self);
+            self.wake_perl(&mut looked);
             assert!(
                 Instant::now() < deadline,
                 "it does not end; the log:\n{}",
@@ -369,15 +391,18 @@ impl Daemon {
                 )
             })
             .collect();
-        let table = fs::read_to_string("/proc/net/tcp").unwrap();
-        let mut lines = table
-            .lines()
-            .skip(1)
-            .map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let listening = lines
-            .find(|fields| fields[3] == "0A" && sockets.iter().any(|inode| inode == fields[9]));
-        let port = listening.unwrap()[1].split_once(':').unwrap().1;
-        ([127, 0, 0, 1], u16::from_str_radix(port, 16).unwrap()).into()
+        // Lines may be missing from a table that changes while it is read.
+        let port = self.wait("its socket", || {
+            let table = fs::read_to_string("/proc/net/tcp").unwrap();
+            let mut lines = table
+                .lines()
+                .skip(1)
+                .map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let listening = lines
+                .find(|fields| fields[3] == "0A" && sockets.iter().any(|inode| inode == fields[9]));
+            u16::from_str_radix(listening?[1].split_once(':')?.1, 16).ok()
+        });
+        ([127, 0, 0, 1], port).into()
     }
 
     /// Asks whoever serves for one of the things it knows.
@@ -517,9 +542,7 @@ fn processes() -> impl Iterator<Item = i32> {
 
 /// Returns true if the process runs: exists and is no zombie.
 pub(super) fn is_running(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    !process::is_gone(pid.cast_unsigned())
 }
 
 /// Returns a line of `/proc/PID/status`.

@@ -40,7 +40,7 @@ fn old_worker_that_ignores_term_is_killed_in_the_end() {
     let daemon = Start::new(Program::Ours)
         .files()
         .options(["--interval=0", "--stop-timeout=0.3"])
-        .shell("echo is up; trap '' TERM; [ $SERVER_STARTER_GENERATION = 2 ] && trap - TERM; while :; do sleep 0.1; done")
+        .shell("trap '' TERM; [ $SERVER_STARTER_GENERATION = 2 ] && trap - TERM; echo is up; while :; do sleep 0.1; done")
         .start();
     daemon.wait_for_log("is up");
     daemon.signal(Signal::SIGHUP);
@@ -53,7 +53,7 @@ fn what_an_old_worker_leaves_is_killed_in_the_end() {
     let daemon = Start::new(Program::Ours)
         .files()
         .options(["--interval=0", "--stop-timeout=1"])
-        .shell("(trap '' TERM; exec sleep 603) & echo $SERVER_STARTER_GENERATION leaves $!; exec sleep 604")
+        .shell("trap '' TERM; sleep 603 & trap - TERM; echo $SERVER_STARTER_GENERATION leaves $!; exec sleep 604")
         .start();
     let log = daemon.wait_for_log("1 leaves");
     let helper = number_after(&log, "1 leaves ");
@@ -74,8 +74,9 @@ fn what_an_old_worker_leaves_keeps_nobody_awake() {
     let daemon = Start::new(Program::Ours)
         .files()
         .options(["--interval=0"])
-        .shell("(trap '' TERM; exec sleep 606) & exec sleep 607")
+        .shell("trap '' TERM; sleep 606 & trap - TERM; echo is up; exec sleep 607")
         .start();
+    daemon.wait_for_log("is up");
     daemon.wait_for_generations(&[1]);
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_log(" died, status:");
@@ -133,7 +134,7 @@ fn what_a_worker_leaves_is_killed_if_it_holds_up_the_stop() {
 fn what_a_worker_leaves_that_was_late_is_told_to_end() {
     let daemon = Start::new(Program::Ours)
         .options([
-            "--wait-ready=1",
+            "--wait-ready=3",
             "--retry-delay=600",
             "--retry-max-delay=600",
         ])
@@ -211,15 +212,19 @@ fn no_more_old_workers_linger_than_allowed() {
 fn worker_that_failed_is_not_taken_for_the_oldest_that_lingers() {
     let daemon = Start::new(Program::Ours)
         .file("mode", "ready stay")
-        .options(["--wait-ready=1", "--max-old=1", "--port=127.0.0.1:0"])
+        .options(["--wait-ready=3", "--max-old=1", "--port=127.0.0.1:0"])
+        .options(["--retry-delay=600", "--retry-max-delay=600"])
         .start();
     let first = daemon.worker(1);
     daemon.wait_for_log(&format!("worker {first} is ready"));
     // Two that never get ready are told to end, and have some seconds for that.
     daemon.write("mode", "stay");
-    daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_log("generation 3 failed");
+    for failed in ["generation 2 failed", "generation 3 failed"] {
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_log(failed);
+    }
     daemon.write("mode", "ready stay");
+    daemon.signal(Signal::SIGHUP);
     let fourth = daemon.worker(4);
     daemon.wait_for_log(&format!("worker {fourth} is ready"));
     daemon.wait_for_log("generation 1 received TERM");
@@ -360,7 +365,8 @@ fn orphans_of_a_worker_are_reaped_by_the_first_process() {
     }
     let start = Start::new(Program::Ours).file("mode", "stay").options(["--interval=0"]).shell(
         // The orphan ends at once, with nobody but the first process to notice.
-        "(sh -c 'echo orphan of $PPID; exit 7' &); sleep 0.3; echo zombies: $(grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l); \
+        "(sh -c 'echo $$ > orphan.new; mv orphan.new orphan; exit 7' &); \
+         until [ -e orphan ]; do sleep 0.02; done; while [ -e /proc/$(cat orphan) ]; do sleep 0.02; done; echo reaped; \
          trap 'echo hung up' USR1; echo ready; while :; do sleep 0.1; done",
     );
     let inner = start.command();
@@ -389,7 +395,7 @@ fn orphans_of_a_worker_are_reaped_by_the_first_process() {
         log.contains("start_server (pid:1) starting now..."),
         "{log}"
     );
-    assert!(log.contains("zombies: 0"), "{log}");
+    assert!(log.contains("reaped"), "{log}");
     let child = fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid())).unwrap();
     let first = Pid::from_raw(child.trim().parse().unwrap());
     kill(first, Signal::SIGUSR1).unwrap();

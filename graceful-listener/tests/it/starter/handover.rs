@@ -1,7 +1,6 @@
 //! SIGUSR2: the super-daemon becomes the program now installed under its name.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use nix::unistd::Pid;
 
 use super::daemon::{Daemon, Program, Start, is_running, number_after, proc_status, stderr};
 use super::log_commands;
+use crate::executable;
 
 /// Starts a copy of the program, by a name that can be made to lead elsewhere.
 fn start(options: &[&str]) -> Daemon {
@@ -35,8 +35,7 @@ fn lead(link: &Path, target: &Path) {
 
 fn install(daemon: &Daemon, script: &str) -> PathBuf {
     let path = daemon.path("broken");
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    executable::write(&path, script);
     lead(&daemon.path("start_server"), &path);
     path
 }
@@ -55,7 +54,7 @@ fn new_program_has_the_same_id_sockets_workers_and_files() {
     let mut daemon = start(&["--path=a.sock"]);
     let (pid, worker) = (daemon.pid(), daemon.worker(1));
     let copy = daemon.path("start_server-2");
-    fs::copy(Program::Ours.path(), &copy).unwrap();
+    executable::copy(&Program::Ours.path(), &copy);
     lead(&daemon.path("start_server"), &copy);
     upgrade(&daemon, 1);
     assert_eq!(executable(&daemon), copy.canonicalize().unwrap());
@@ -216,10 +215,15 @@ fn upgrade_waits_for_a_start_that_is_under_way() {
         .options(["--port=127.0.0.1:0", "--wait-ready"]);
     let daemon = start.start();
     daemon.wait_for_generations(&[1]);
-    daemon.write("mode", "sleep=700 ready");
+    daemon.write("mode", "await=go ready");
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_logs("starting new worker", 2);
     daemon.signal(Signal::SIGUSR2);
+    daemon.wait("it to be heard", || {
+        let pending = proc_status(daemon.pid(), "ShdPnd");
+        (pending.trim_matches('0').is_empty()).then_some(())
+    });
+    daemon.write("go", "");
     let log = daemon.wait_for_log("goes on with generation 2");
     let at = |text: &str| {
         log.find(text)
@@ -295,7 +299,7 @@ fn what_an_old_worker_has_left_is_killed_by_the_new_program() {
     let daemon = Start::new(Program::Ours)
         .files()
         .options(["--interval=0", "--stop-timeout=3"])
-        .shell("(trap '' TERM; exec sleep 605) & echo leaves $!; exec sleep 606")
+        .shell("trap '' TERM; sleep 605 & trap - TERM; echo leaves $!; exec sleep 606")
         .start();
     let log = daemon.wait_for_log("leaves ");
     let helper = number_after(&log, "leaves ");

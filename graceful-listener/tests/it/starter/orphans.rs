@@ -1,19 +1,10 @@
 //! What becomes of workers whose super-daemon was killed.
 
-use std::net::TcpListener;
-
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::daemon::{Daemon, Program, Start, finish, is_running, stderr};
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
+use crate::port;
 
 fn start_on(program: Program, port: &str) -> Daemon {
     let daemon = Start::new(program)
@@ -44,7 +35,7 @@ fn worker_of_a_killed_super_daemon_is_adopted_and_replaced() {
         if !whose.path().exists() {
             continue;
         }
-        let port = format!("--port=127.0.0.1:{}", free_port());
+        let port = format!("--port=127.0.0.1:{}", port::free());
         let mut first = start_on(whose, &port);
         let orphan = first.worker(1);
         first.kill();
@@ -79,14 +70,14 @@ fn orphan_serves_until_its_successor_does() {
     if !can_adopt() {
         return;
     }
-    let port = format!("--port=127.0.0.1:{}", free_port());
+    let port = format!("--port=127.0.0.1:{}", port::free());
     let mut first = start_on(Program::Ours, &port);
     let orphan = first.worker(1);
     first.kill();
     first.write("mode", "exit=1");
     let second = first
         .again(&[
-            "--interval=1",
+            "--wait-ready",
             "--path=a.sock",
             &port,
             "--pid-file=pid",
@@ -96,13 +87,13 @@ fn orphan_serves_until_its_successor_does() {
     second.wait_for_log("generation 2 failed");
     assert!(is_running(orphan));
     assert_eq!(second.ask("generation"), "1");
-    second.write("mode", "");
+    second.write("mode", "ready");
     second.wait_for_log(&format!("old worker {orphan} died"));
 }
 
 #[test]
 fn second_super_daemon_does_not_take_the_sockets_of_a_living_one() {
-    let port = format!("--port=127.0.0.1:{}", free_port());
+    let port = format!("--port=127.0.0.1:{}", port::free());
     let first = start_on(Program::Ours, &port);
     let output = Start::new(Program::Ours).options([&port]).run();
     assert_eq!(output.status.code(), Some(98), "{}", stderr(&output));
@@ -132,7 +123,7 @@ fn orphan_goes_on_serving_if_a_daemon_gives_up() {
     if !can_adopt() {
         return;
     }
-    let port = format!("--port=127.0.0.1:{}", free_port());
+    let port = format!("--port=127.0.0.1:{}", port::free());
     let mut first = start_on(Program::Ours, &port);
     let orphan = first.worker(1);
     first.kill();
@@ -147,7 +138,7 @@ fn orphan_goes_on_serving_if_a_daemon_gives_up() {
 
 #[test]
 fn super_daemon_and_worker_killed_together_leave_room_for_the_next() {
-    let port = format!("--port=127.0.0.1:{}", free_port());
+    let port = format!("--port=127.0.0.1:{}", port::free());
     let mut first = start_on(Program::Ours, &port);
     let worker = first.worker(1);
     first.kill();

@@ -63,11 +63,12 @@ fn without_the_option_no_socket_is_offered_not_even_the_managers() {
 fn old_worker_is_told_only_when_the_new_one_is_ready() {
     let daemon = start("ready", &["--wait-ready"]);
     daemon.wait_for_generations(&[1]);
-    daemon.write("mode", "sleep=700 ready");
+    daemon.write("mode", "await=go ready");
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_logs("starting new worker", 2);
     assert_eq!(daemon.ask("generation"), "1");
     assert!(!daemon.log().contains("generation 1 received"));
+    daemon.write("go", "");
     daemon.wait_for_generations(&[2]);
     let log = daemon.log();
     let at = |text: &str| {
@@ -90,26 +91,26 @@ fn ready_worker_is_not_waited_for_any_longer() {
 
 #[test]
 fn kill_old_delay_comes_after_the_readiness() {
-    let daemon = start("ready", &["--wait-ready", "--kill-old-delay=1"]);
+    let daemon = start("ready", &["--wait-ready", "--kill-old-delay=3"]);
     daemon.wait_for_generations(&[1]);
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_generations(&[1, 2]);
-    daemon.wait_for_log("sleeping 1 secs before killing old workers");
+    daemon.wait_for_log("sleeping 3 secs before killing old workers");
     daemon.wait_for_generations(&[2]);
 }
 
 #[test]
 fn worker_that_is_late_is_killed_and_the_old_one_stays() {
-    let daemon = start("ready", &["--wait-ready=1"]);
+    let daemon = start("ready", &["--wait-ready=3"]);
     daemon.wait_for_generations(&[1]);
     // It serves, but it does not say so; and it does not end when it is told.
     daemon.write("mode", "stay");
     daemon.signal(Signal::SIGHUP);
     let second = daemon.worker(2);
     daemon.wait_for_log(&format!(
-        "new worker {second} seems to have failed to start: not ready within 1 secs"
+        "new worker {second} seems to have failed to start: not ready within 3 secs"
     ));
-    daemon.wait_for_log("generation 2 failed: not ready within 1 secs; generation 1");
+    daemon.wait_for_log("generation 2 failed: not ready within 3 secs; generation 1");
     daemon.wait_for_log("generation 2 received TERM");
     assert_eq!(daemon.generations(), [1]);
     daemon.wait("its end", || (!is_running(second)).then_some(()));
@@ -119,11 +120,11 @@ fn worker_that_is_late_is_killed_and_the_old_one_stays() {
 
 #[test]
 fn worker_that_hangs_before_it_serves_is_killed() {
-    let daemon = start("ready", &["--wait-ready=0.5"]);
+    let daemon = start("ready", &["--wait-ready=2.5"]);
     daemon.wait_for_generations(&[1]);
     daemon.write("mode", "hang");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_log("generation 2 failed: not ready within 0.5 secs");
+    daemon.wait_for_log("generation 2 failed: not ready within 2.5 secs");
     daemon.wait("only one process of a worker", || {
         let workers = marked(daemon.dir.path()).len();
         // The super-daemon and the worker of generation 1.
@@ -176,7 +177,7 @@ fn descendant_of_the_worker_may_say_that_it_is_ready() {
 
 #[test]
 fn stranger_is_not_believed() {
-    let daemon = start("sleep=1500 ready", &["--wait-ready"]);
+    let daemon = start("await=go ready", &["--wait-ready"]);
     let worker = daemon.wait("the worker", || {
         daemon.log().lines().find_map(|line| {
             line.strip_prefix("starting new worker ")?
@@ -201,6 +202,7 @@ fn stranger_is_not_believed() {
         std::process::id()
     ));
     assert!(!daemon.log().contains("is ready"));
+    daemon.write("go", "");
     daemon.wait_for_log(&format!("worker {worker} is ready"));
 }
 
@@ -209,7 +211,7 @@ fn old_worker_cannot_vouch_for_the_new_one() {
     // The old one says READY=1 at each signal; the new one never does.
     let daemon = Start::new(Program::Ours)
         .files()
-        .options(["--wait-ready=2", "--signal-on-hup=USR1", "--retry-delay=600", "--retry-max-delay=600"])
+        .options(["--wait-ready=4", "--signal-on-hup=USR1", "--retry-delay=600", "--retry-max-delay=600"])
         .shell(
             "if [ $SERVER_STARTER_GENERATION = 1 ]; then systemd-notify --ready; trap 'systemd-notify --ready; echo vouched' USR2; fi; \
              echo up $SERVER_STARTER_GENERATION $$; while :; do sleep 0.1; done",
@@ -229,7 +231,7 @@ fn old_worker_cannot_vouch_for_the_new_one() {
         .unwrap();
     kill(Pid::from_raw(first), Signal::SIGUSR2).unwrap();
     daemon.wait_for_log("vouched");
-    daemon.wait_for_log("generation 2 failed: not ready within 2 secs");
+    daemon.wait_for_log("generation 2 failed: not ready within 4 secs");
     assert_eq!(daemon.generations(), [1]);
 }
 
@@ -241,13 +243,12 @@ fn crash_loop_of_ready_workers_is_no_storm() {
     if !child::has("systemd-notify") {
         return;
     }
-    let daemon = daemon.start();
-    daemon.wait_for_logs("died unexpectedly", 2);
     let begun = std::time::Instant::now();
+    let daemon = daemon.start();
     daemon.wait_for_logs("died unexpectedly", 4);
-    // Two starts, each at least an interval after the one before.
+    // Three starts, each at least an interval after the one before.
     assert!(
-        begun.elapsed() >= Duration::from_millis(1500),
+        begun.elapsed() >= Duration::from_secs(3),
         "{:?}",
         begun.elapsed()
     );
@@ -257,8 +258,8 @@ fn crash_loop_of_ready_workers_is_no_storm() {
 fn worker_may_ask_for_more_time() {
     let daemon = Start::new(Program::Ours)
         .files()
-        .options(["--wait-ready=1"])
-        .shell("systemd-notify EXTEND_TIMEOUT_USEC=60000000; sleep 2; systemd-notify --ready; exec sleep 600");
+        .options(["--wait-ready=3"])
+        .shell("systemd-notify EXTEND_TIMEOUT_USEC=60000000; sleep 4; systemd-notify --ready; exec sleep 600");
     if !child::has("systemd-notify") {
         return;
     }

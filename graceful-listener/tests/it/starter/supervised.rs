@@ -55,9 +55,10 @@ impl Manager {
 
 fn start(manager: &Manager) -> Daemon {
     Start::new(Program::Ours)
+        .file("mode", "ready")
         .files()
         .options([
-            "--interval=1",
+            "--wait-ready",
             "--port=127.0.0.1:0",
             "--retry-delay=600",
             "--retry-max-delay=600",
@@ -130,7 +131,7 @@ fn failed_first_start_is_not_ready() {
     let manager = Manager::new();
     let daemon = Start::new(Program::Ours)
         .file("mode", "exit=3")
-        .options(["--interval=1", "--port=127.0.0.1:0", "--retry-delay=0.1"])
+        .options(["--wait-ready", "--port=127.0.0.1:0", "--retry-delay=0.1"])
         .env("NOTIFY_SOCKET", &manager.path)
         .start();
     let message = manager.next();
@@ -138,7 +139,7 @@ fn failed_first_start_is_not_ready() {
         message.starts_with("STATUS=Generation 1 failed") && !message.contains("READY=1"),
         "{message}"
     );
-    daemon.write("mode", "");
+    daemon.write("mode", "ready");
     assert!(manager.wait_for("READY=1").contains("serves"));
 }
 
@@ -216,11 +217,7 @@ fn sockets_of_systemd_are_passed_on_both_ways() {
         .file("mode", "")
         .options(["--interval=0"]);
     let path = start.dir().join("systemd.sock");
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = crate::port::free();
     let address = format!("127.0.0.1:{port}");
     let daemon = activated(start, &[&address, path.to_str().unwrap()], "web:admin");
     wait_for("the socket", || std::net::TcpStream::connect(&address).ok());
@@ -254,11 +251,7 @@ fn socket_of_systemd_takes_the_place_of_a_port_that_is_asked_for() {
     if !child::has("systemd-socket-activate") {
         return;
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = crate::port::free();
     let start =
         Start::new(Program::Ours).options(["--interval=0", &format!("--port=localhost:{port}=9")]);
     let daemon = activated(start, &[&format!("127.0.0.1:{port}")], "web");

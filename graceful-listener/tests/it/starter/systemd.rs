@@ -63,7 +63,7 @@ fn watch(lines: &str) -> Option<(Vec<String>, Daemon)> {
     }
     let start = Start::new(Program::Ours)
         .files()
-        .options(["--port=127.0.0.1:0", "--wait-ready", "--retry-delay=2"])
+        .options(["--port=127.0.0.1:0", "--wait-ready", "--retry-delay=8"])
         .file("mode", "ready");
     let (units, runtime) = (
         start.dir().join("config/systemd/user"),
@@ -124,7 +124,7 @@ fn unit(start_server: &Command, lines: &str) -> String {
         .collect();
     let dir = start_server.get_current_dir().unwrap().display();
     format!(
-        "[Service]\n{lines}\nExecStart={}\nWorkingDirectory={dir}\nTimeoutStartSec=50\nWatchdogSec=2s\n\
+        "[Service]\n{lines}\nExecStart={}\nWorkingDirectory={dir}\nTimeoutStartSec=50\nWatchdogSec=6s\n\
          StandardOutput=append:{dir}/output\nStandardError=append:{dir}/output\n{variables}",
         words.join(" "),
     )
