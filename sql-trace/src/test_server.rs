@@ -281,8 +281,8 @@ impl Running {
 
     /// Sends the signal, unless the server has ended, and waits for its end.
     fn end(&mut self, signal: Signal) {
-        /// More than either server needs for ending.
-        const PATIENCE: Duration = Duration::from_secs(10);
+        /// More than either server needs for ending, on a busy machine too.
+        const PATIENCE: Duration = Duration::from_secs(60);
 
         if let Ok(None) = self.child.try_wait() {
             let _ = kill_process(Pid::from_child(&self.child), signal);

@@ -149,7 +149,7 @@ impl TestMysql {
     /// they committed stays, and its URL leads nowhere until
     /// [`restart`](Self::restart).
     ///
-    /// This blocks the thread, for ten seconds at most.
+    /// This blocks the thread, for a minute at most.
     pub fn stop(&mut self) {
         self.server.stop();
     }

@@ -84,7 +84,7 @@ impl Database for sqlx::Sqlite {
             .replace("{select two, one}", "SELECT ?2, ?1")
             .replace(
                 "{slow}",
-                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000) \
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000000) \
                  SELECT count(*) FROM n",
             )
     }

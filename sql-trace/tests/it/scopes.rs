@@ -130,7 +130,15 @@ async fn inner_scope_ends_with_its_future() {
 
 #[tokio::test]
 async fn scope_counts_what_its_statements_came_to() {
-    let pool = pool(|_: &Event<'_>| ()).await;
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&times);
+    let pool = pool(move |event: &Event<'_>| {
+        if let (Op::Exec | Op::Query, Some(text)) = (event.op, event.statement) {
+            let took = (event.elapsed.unwrap(), text.to_owned());
+            keep.lock().unwrap().push(took);
+        }
+    })
+    .await;
     let stats = trace_scope("r1");
     let slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) \
                 SELECT count(*) FROM n";
@@ -151,10 +159,12 @@ async fn scope_counts_what_its_statements_came_to() {
         .await;
     assert_eq!(stats.statements(), 6);
     assert_eq!(stats.failures(), 1);
-    let (slowest, text) = stats.slowest().unwrap();
-    assert_eq!(text, slow);
-    assert!(slowest > Duration::from_millis(1), "{slowest:?}");
-    assert!(stats.elapsed() >= slowest);
+    let times = times.lock().unwrap();
+    // Which it is is for the machine to say; but the slow one takes its time.
+    assert_eq!(stats.slowest().as_ref(), times.iter().max());
+    let of_slow = times.iter().find(|(_, text)| text == slow).unwrap().0;
+    assert!(of_slow > Duration::from_millis(1), "{of_slow:?}");
+    assert_eq!(stats.elapsed(), times.iter().map(|(took, _)| *took).sum());
     assert!(stats.acquire() > Duration::ZERO);
     assert_eq!(stats.most_repeated(), 3);
     assert_eq!(stats.repeated(2), [(3, "SELECT ?".to_owned())]);
@@ -182,11 +192,13 @@ async fn wait_for_a_connection_is_counted_whatever_it_is_for() {
                 }
             }
         }));
+        // It begins to wait before the time does.
+        tokio::task::yield_now().await;
         tokio::time::sleep(wait).await;
         drop(held);
         waiting.await.unwrap();
         let waited = stats.acquire();
-        assert!(waited >= wait / 2, "{what}: {waited:?}");
+        assert!(waited >= wait * 9 / 10, "{what}: {waited:?}");
     }
 }
 

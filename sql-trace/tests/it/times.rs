@@ -133,26 +133,35 @@ async fn first_row_is_had_long_before_the_last() {
     let _ = clock.take::<1>();
     let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000) \
                 SELECT i FROM n";
-    let rows = sqlx::query(many).fetch_all(&pool).await.unwrap();
-    assert_eq!(rows.len(), 60_000);
-    let [all] = clock.take();
-    assert!(all.first_row.unwrap() < all.elapsed / 2, "{all:?}");
-    assert_eq!(all.consumer, Duration::ZERO);
-    for on_pool in [true, false] {
-        let mut connection = pool.acquire().await.unwrap();
-        let mut rows = if on_pool {
-            drop(connection);
-            sqlx::query(many).fetch(&pool)
-        } else {
-            sqlx::query(many).fetch(&mut *connection)
-        };
-        while let Some(row) = rows.next().await {
-            row.unwrap();
+    // A machine may stand still before the first row, but not each time.
+    let is_early = |times: &Times| times.first_row.unwrap() < times.elapsed / 2;
+    let mut early = [false; 3];
+    for _ in 0..50 {
+        let rows = sqlx::query(many).fetch_all(&pool).await.unwrap();
+        assert_eq!(rows.len(), 60_000);
+        let [all] = clock.take();
+        assert_eq!(all.consumer, Duration::ZERO);
+        early[0] |= is_early(&all);
+        for on_pool in [true, false] {
+            let mut connection = pool.acquire().await.unwrap();
+            let mut rows = if on_pool {
+                drop(connection);
+                sqlx::query(many).fetch(&pool)
+            } else {
+                sqlx::query(many).fetch(&mut *connection)
+            };
+            while let Some(row) = rows.next().await {
+                row.unwrap();
+            }
+            drop(rows);
+            let [_, stream] = clock.take();
+            early[1 + usize::from(on_pool)] |= is_early(&stream);
         }
-        drop(rows);
-        let [_, stream] = clock.take();
-        assert!(stream.first_row.unwrap() < stream.elapsed / 2, "{stream:?}");
+        if early == [true; 3] {
+            return;
+        }
     }
+    panic!("the first row came late: {early:?}");
 }
 
 #[tokio::test]
