@@ -8,13 +8,15 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use file_rotatelogs::{
     Builder, Clock, Compression, ErrorPolicy, NonBlocking, Overflow, RotateLogs, SyncPolicy,
 };
 
-use crate::support::{Events, PATIENCE};
+use crate::support::{self, Events, PATIENCE, wait_until};
 
 /// A process that runs until it is told to end, killed or dropped.
 pub(crate) struct Child {
@@ -63,7 +65,7 @@ impl Child {
         if let Some(user) = start.user {
             command.uid(user).gid(user);
         }
-        let mut process = command.spawn().unwrap();
+        let mut process = support::start(&mut command);
         listener.set_nonblocking(true).unwrap();
         let deadline = std::time::Instant::now() + PATIENCE;
         let stream = loop {
@@ -124,10 +126,14 @@ impl Child {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([&format!("-{name}"), &self.id().to_string()])
-            .status();
-        assert!(status.unwrap().success());
+        let mut kill = Command::new("kill");
+        kill.args([&format!("-{name}"), &self.id().to_string()]);
+        assert!(support::run(&mut kill).success());
+    }
+
+    /// Waits for the end of one that is gone: what it runs under ends after it.
+    pub(crate) fn bury(mut self) {
+        self.process.wait().unwrap();
     }
 
     pub(crate) fn kill(mut self) -> ExitStatus {
@@ -171,13 +177,20 @@ struct Process {
     logs: Option<RotateLogs>,
     queue: Option<NonBlocking>,
     events: Events,
+    /// A `count` is over.
+    counted: Arc<AtomicBool>,
 }
 
 impl Process {
     fn obey(&mut self, command: &str, rest: &str) -> Result<String, Box<dyn std::error::Error>> {
         if command == "open" {
             let makes_room = rest.contains("room");
+            let gathers = rest.contains("gather");
+            let counted = Arc::clone(&self.counted);
             let builder = self.events.of_and(builder(rest), move |event| {
+                if gathers && event.to_string().starts_with("cannot write") {
+                    wait_until("all is queued", || counted.load(Ordering::SeqCst));
+                }
                 if makes_room && event.to_string().starts_with("cannot write") {
                     let id = std::process::id().to_string();
                     let mut lift = Command::new("prlimit");
@@ -217,6 +230,7 @@ impl Process {
                     }
                     done += 1;
                 }
+                self.counted.store(true, Ordering::SeqCst);
                 return Ok(done.to_string());
             }
             // Writes records and, after each, how many, to another file.
@@ -281,7 +295,7 @@ fn builder(settings: &str) -> Builder {
                 value.parse().unwrap(),
             ))),
             "finish" => builder.finish_lines(true),
-            "queue" | "room" => builder,
+            "queue" | "room" | "gather" => builder,
             other => panic!("{other}"),
         };
     }

@@ -199,7 +199,7 @@ fn original_goes_only_when_the_compressed_file_is_on_the_disk() {
     if !need("strace") {
         return;
     }
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let trace = scratch.join("trace");
     let calls = "trace=openat,fsync,rename,renameat,renameat2,unlink,unlinkat";
     let mut child = Child::start_as(&Start {

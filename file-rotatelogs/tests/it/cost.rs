@@ -91,7 +91,7 @@ fn record_is_one_system_call() {
     if !need("strace") {
         return;
     }
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let trace = scratch.join("trace");
     for settings in [&["lazy"][..], &["bytes=10000000", "files=5", "gzip"]] {
         let mut child = Child::start_as(&Start {
@@ -136,7 +136,7 @@ fn file_is_brought_to_the_disk_as_often_as_the_policy_says() {
         return;
     }
     let synced = |settings: &[&str], act: &dyn Fn(&mut Child)| {
-        let scratch = Scratch::new();
+        let scratch = Scratch::with_programs();
         let trace = scratch.join("trace");
         let mut child = Child::start_as(&Start {
             under: &[
@@ -170,15 +170,23 @@ fn file_is_brought_to_the_disk_as_often_as_the_policy_says() {
     assert_eq!(synced(&["sync=rotate"], &rotate), 2);
     assert_eq!(synced(&[], &|child| drop(child.tell("sync").unwrap())), 1);
     let write = |child: &mut Child| {
-        // Twice the interval, and a little.
-        let begun = std::time::Instant::now();
-        while begun.elapsed() < Duration::from_millis(1300) {
-            child.tell("write\tx").unwrap();
-            std::thread::sleep(Duration::from_millis(5));
+        for _ in 0..2 {
+            // Longer than the interval.
+            std::thread::sleep(Duration::from_millis(600));
+            for _ in 0..50 {
+                child.tell("write\tx").unwrap();
+            }
         }
     };
+    let begun = std::time::Instant::now();
     let count = synced(&["sync=500"], &write);
-    assert!((1..=4).contains(&count), "{count}");
+    // The kernel's coarse clock may tell half a second some milliseconds early.
+    let intervals = begun.elapsed().as_millis() / 480;
+    assert!(count >= 2, "{count}");
+    assert!(
+        count as u128 <= intervals,
+        "{count} in {intervals} intervals"
+    );
     assert_eq!(synced(&["sync=rotate"], &write), 0);
 }
 
@@ -194,57 +202,68 @@ fn housekeeping_pauses_while_a_rotation_is_on() {
         ("compressing", "gzip", "rename(", 120),
     ];
     for (chore, settings, call, files) in chores {
-        let scratch = Scratch::new();
-        let (directory, trace) = (scratch.join("logs"), scratch.join("trace"));
-        fs::create_dir(&directory).unwrap();
-        for number in 1..=files {
-            fs::write(directory.join(format!("a.log.{number}")), "old").unwrap();
-        }
-        let mut child = Child::start_as(&Start {
-            under: &[
-                "strace",
-                "-f",
-                "-qq",
-                "-e",
-                "trace=statx,unlink,rename,symlink",
-                "-e",
-                "inject=symlink:delay_enter=200000",
-                "-o",
-                trace.to_str().unwrap(),
-            ],
-            user: None,
-        });
-        let log = format!("pattern={}", directory.join("a.log").to_str().unwrap());
-        let link = format!("link={}", directory.join("current").to_str().unwrap());
-        child.open(&[&log, &link, settings]).unwrap();
-        let thread_of = |line: &str| line.split(' ').next().unwrap().to_owned();
-        let text = || fs::read_to_string(&trace).unwrap();
-        let writer = text()
-            .lines()
-            .find(|line| line.contains("symlink("))
-            .map(thread_of)
-            .unwrap();
-        let is_chore = |line: &str| thread_of(line) != writer && line.contains(call);
-        wait_until(chore, || text().lines().any(is_chore));
-        child.tell("rotate").unwrap();
-        let text = text();
-        let lines: Vec<&str> = text.lines().collect();
-        let rotates = |line: &str| thread_of(line) == writer && line.contains("symlink");
-        let end = lines.iter().rposition(|line| rotates(line)).unwrap();
-        // When something was called meanwhile, its beginning and its end are two lines.
-        let begun = lines.iter().rposition(|line| line.contains("symlink("));
-        let meanwhile = lines[begun.unwrap()..end]
-            .iter()
-            .filter(|line| is_chore(line))
-            .count();
-        assert!(meanwhile <= 3, "{chore}: {meanwhile} calls meanwhile");
-        child.tell("settle").unwrap();
-        let after = fs::read_to_string(&trace).unwrap();
-        let rest = after
-            .lines()
-            .skip(end)
-            .filter(|line| is_chore(line))
-            .count();
-        assert!(rest > 20, "{chore} goes on: {rest} calls after it");
+        // Where the machine stands still, the rotation may come when all is done: then
+        // again, with more to do.
+        let attempts = (0..6).map(|attempt| files << attempt);
+        let goes_on = attempts
+            .map(|files| chores_after_a_rotation(chore, settings, call, files))
+            .any(|rest| rest > 20);
+        assert!(goes_on, "{chore} goes on after the rotation");
     }
+}
+
+/// Rotates in the middle of a chore, sees that it pauses, and returns how many calls of it
+/// come after.
+fn chores_after_a_rotation(chore: &str, settings: &str, call: &str, files: u32) -> usize {
+    let scratch = Scratch::with_programs();
+    let (directory, trace) = (scratch.join("logs"), scratch.join("trace"));
+    fs::create_dir(&directory).unwrap();
+    for number in 1..=files {
+        fs::write(directory.join(format!("a.log.{number}")), "old").unwrap();
+    }
+    let mut child = Child::start_as(&Start {
+        under: &[
+            "strace",
+            "-f",
+            "-qq",
+            "-e",
+            "trace=statx,unlink,rename,symlink",
+            "-e",
+            "inject=symlink:delay_enter=200000",
+            "-o",
+            trace.to_str().unwrap(),
+        ],
+        user: None,
+    });
+    let log = format!("pattern={}", directory.join("a.log").to_str().unwrap());
+    let link = format!("link={}", directory.join("current").to_str().unwrap());
+    child.open(&[&log, &link, settings]).unwrap();
+    let thread_of = |line: &str| line.split(' ').next().unwrap().to_owned();
+    let text = || fs::read_to_string(&trace).unwrap();
+    let writer = text()
+        .lines()
+        .find(|line| line.contains("symlink("))
+        .map(thread_of)
+        .unwrap();
+    let is_chore = |line: &str| thread_of(line) != writer && line.contains(call);
+    wait_until(chore, || text().lines().any(is_chore));
+    child.tell("rotate").unwrap();
+    let text = text();
+    let lines: Vec<&str> = text.lines().collect();
+    let rotates = |line: &str| thread_of(line) == writer && line.contains("symlink");
+    let end = lines.iter().rposition(|line| rotates(line)).unwrap();
+    // When something was called meanwhile, its beginning and its end are two lines.
+    let begun = lines.iter().rposition(|line| line.contains("symlink("));
+    let meanwhile = lines[begun.unwrap()..end]
+        .iter()
+        .filter(|line| is_chore(line))
+        .count();
+    assert!(meanwhile <= 3, "{chore}: {meanwhile} calls meanwhile");
+    child.tell("settle").unwrap();
+    let after = fs::read_to_string(&trace).unwrap();
+    after
+        .lines()
+        .skip(end)
+        .filter(|line| is_chore(line))
+        .count()
 }

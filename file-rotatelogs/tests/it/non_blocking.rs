@@ -20,17 +20,15 @@ fn lines(scratch: &Scratch, name: &str) -> Vec<String> {
 struct Stuck {
     logs: RotateLogs,
     free: Arc<AtomicBool>,
-    hands: Hands,
 }
 
 impl Stuck {
-    /// Opens a log whose next record is stuck after the hour is over.
+    /// Opens a log whose next record is stuck, as it needs another file.
     fn new(scratch: &Scratch) -> Self {
         let free = Arc::new(AtomicBool::new(true));
         let gate = Arc::clone(&free);
-        let hands = Hands::at(utc(2026, 1, 1, 0, 0, 0));
-        let logs = RotateLogs::builder(scratch.join("a.%H"))
-            .clock(hands.on(Clock::utc()))
+        let logs = RotateLogs::builder(scratch.join("a.log"))
+            .rotate_at_bytes(2000)
             .on_event(move |_| {
                 let deadline = Instant::now() + PATIENCE;
                 while !gate.load(Ordering::SeqCst) && Instant::now() < deadline {
@@ -39,15 +37,15 @@ impl Stuck {
             })
             .build()
             .unwrap();
-        Self { logs, free, hands }
+        writeln!(&logs, "{:>1999}", "fills the file").unwrap();
+        Self { logs, free }
     }
 
     /// Has the thread get stuck, with nothing in the queue.
     fn stick(&self, log: &NonBlocking) {
         self.free.store(false, Ordering::SeqCst);
-        self.hands.advance(HOUR);
-        writeln!({ log }, "sticks").unwrap();
         let path = self.logs.current_path();
+        writeln!({ log }, "sticks").unwrap();
         // It goes on to the next file before it tells.
         wait_until("the thread is stuck", || self.logs.current_path() != path);
     }
@@ -163,7 +161,11 @@ fn batch_counts_what_another_writer_put_into_the_file_meanwhile() {
 fn threads_share_the_queue_and_nothing_is_lost() {
     let scratch = Scratch::new();
     let logs = RotateLogs::builder(scratch.join("a.log")).build().unwrap();
-    let log = NonBlocking::builder(logs).capacity(500).build().unwrap();
+    let log = NonBlocking::builder(logs)
+        .capacity(500)
+        .drain_within(PATIENCE)
+        .build()
+        .unwrap();
     let threads: Vec<_> = (0..4)
         .map(|thread| {
             let mut log = log.clone();
@@ -210,12 +212,12 @@ fn full_queue_drops_the_newest_and_counts_each() {
     stuck.free();
     log.flush().unwrap();
     let kept: Vec<String> = (0..5).map(|number| format!("record {number:02}")).collect();
-    assert_eq!(lines(&scratch, "a.01")[1..], kept);
+    assert_eq!(lines(&scratch, "a.log.1")[1..], kept);
     // Larger than the queue, but the queue is empty.
     writeln!(log, "{:>100}", "large").unwrap();
     log.flush().unwrap();
     assert_eq!(log.dropped(), 15);
-    assert_eq!(lines(&scratch, "a.01").len(), 7);
+    assert_eq!(lines(&scratch, "a.log.1").len(), 7);
 }
 
 #[test]
@@ -242,7 +244,7 @@ fn full_queue_makes_the_caller_wait_when_nothing_may_be_dropped() {
     thread.join().unwrap();
     (&log).flush().unwrap();
     assert_eq!(log.dropped(), 0);
-    assert_eq!(lines(&scratch, "a.01").len(), 21);
+    assert_eq!(lines(&scratch, "a.log.1").len(), 21);
 }
 
 #[test]
@@ -268,7 +270,7 @@ fn flush_and_close_give_up_in_time() {
     );
     stuck.free();
     wait_until("it is written all the same", || {
-        lines(&scratch, "a.01").len() == 2
+        lines(&scratch, "a.log.1").len() == 2
     });
 }
 
@@ -320,7 +322,7 @@ fn waiting_callers_are_let_go_when_the_queue_is_closed() {
     stuck.free();
     thread.join().unwrap();
     closing.join().unwrap().unwrap();
-    assert_eq!(lines(&scratch, "a.01").len(), 6);
+    assert_eq!(lines(&scratch, "a.log.1").len(), 6);
 }
 
 #[test]

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use file_rotatelogs::{Compression, RotateLogs};
 
 use crate::child::{Child, Start};
-use crate::support::{Events, PATIENCE, Scratch, contents, names, need, tree, wait_until};
+use crate::support::{Events, PATIENCE, Quiet, Scratch, contents, names, need, tree, wait_until};
 
 fn pattern(scratch: &Scratch, name: &str) -> String {
     format!("pattern={}", scratch.join(name).to_str().unwrap())
@@ -35,7 +35,7 @@ fn lines(directory: &Path) -> HashMap<String, usize> {
 
 #[test]
 fn records_of_two_processes_are_whole_and_in_one_file() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let log = pattern(&scratch, "a.log");
     let mut children = [Child::with_log(&[&log]), Child::with_log(&[&log])];
     for (index, child) in children.iter_mut().enumerate() {
@@ -56,18 +56,22 @@ fn records_of_two_processes_are_whole_and_in_one_file() {
 
 #[test]
 fn size_counts_what_another_process_wrote_and_both_go_on_together() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let log = pattern(&scratch, "a.log");
     let limit = 256 * 1024;
     let bytes = format!("bytes={limit}");
     let mut children: Vec<Child> = (0..4).map(|_| Child::with_log(&[&log, &bytes])).collect();
-    for (index, child) in children.iter_mut().enumerate() {
-        child.send(&format!(
-            "count\twriter number {index} of four, with some more text\t0\t10000"
-        ));
-    }
-    for child in &mut children {
-        assert_eq!(child.answer().unwrap(), "10000");
+    // In rounds, so that none gets far while another stands still in a rotation.
+    for from in (0..10_000).step_by(500) {
+        for (index, child) in children.iter_mut().enumerate() {
+            child.send(&format!(
+                "count\twriter number {index} of four, with some more text\t{from}\t{}",
+                from + 500
+            ));
+        }
+        for child in &mut children {
+            assert_eq!(child.answer().unwrap(), "500");
+        }
     }
     // Those that were done before the others follow when they look.
     for child in &mut children {
@@ -83,8 +87,8 @@ fn size_counts_what_another_process_wrote_and_both_go_on_together() {
     let files = tree(scratch.path());
     let total: usize = files.values().map(String::len).sum();
     for (name, text) in &files {
-        // Without counting the others' bytes it would be four times the limit. On a busy
-        // machine one process can be stopped in a rotation, and the others do not wait.
+        // Without counting the others' bytes it would be four times the limit. A process
+        // that finds another rotating goes on for ten milliseconds.
         assert!(text.len() < limit * 4, "{name} has {} bytes", text.len());
     }
     assert!(files.len() <= total / limit * 2, "{} files", files.len());
@@ -99,8 +103,8 @@ fn children_newest(directory: &Path) -> String {
 }
 
 #[test]
-fn rotation_by_one_process_is_followed_by_the_other_within_a_second() {
-    let scratch = Scratch::new();
+fn rotation_by_one_process_is_followed_by_the_other_after_half_a_second() {
+    let scratch = Scratch::with_programs();
     let log = pattern(&scratch, "a.%Y");
     let link = format!("link={}", scratch.join("current").to_str().unwrap());
     let mut one = Child::with_log(&[&log, &link]);
@@ -108,22 +112,18 @@ fn rotation_by_one_process_is_followed_by_the_other_within_a_second() {
     one.tell("write\tone").unwrap();
     other.tell("write\tother").unwrap();
     one.tell("rotate").unwrap();
-    let rotated = Instant::now();
     let new = one.tell("path").unwrap();
     assert!(new.ends_with(".1"));
-    wait_until("the other has followed", || {
-        other.tell("write\tstill").unwrap();
-        other.tell("path").unwrap() == new
-    });
-    let took = rotated.elapsed();
+    // Of a clock that nobody can stop.
+    std::thread::sleep(Duration::from_millis(600));
+    other.tell("write\tstill").unwrap();
+    assert_eq!(other.tell("path").unwrap(), new);
     assert!(
         other
             .tell("events")
             .unwrap()
             .contains("(by another process)")
     );
-    // The bound is half a second; a machine that is busy with other tests gets more.
-    assert!(took < Duration::from_secs(20), "{took:?}");
     assert_eq!(
         tree(scratch.path())["current"],
         format!("-> {}", &new[scratch.path().to_str().unwrap().len() + 1..])
@@ -140,12 +140,11 @@ fn rotation_by_one_process_is_followed_by_the_other_within_a_second() {
 
 #[test]
 fn period_that_begins_is_begun_by_all_with_one_file() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let log = pattern(&scratch, "a.%Y%m%d%H%M%S");
     let mut children: Vec<Child> = (0..3).map(|_| Child::with_log(&[&log])).collect();
-    let begun = Instant::now();
     let mut number = 0;
-    while begun.elapsed() < Duration::from_millis(2500) {
+    wait_until("three periods have begun", || {
         for child in &mut children {
             child.send(&format!("write\t{number}"));
             number += 1;
@@ -153,9 +152,9 @@ fn period_that_begins_is_begun_by_all_with_one_file() {
         for child in &mut children {
             child.answer().unwrap();
         }
-    }
+        names(scratch.path()).len() > 3
+    });
     let files = names(scratch.path());
-    assert!((3..=4).contains(&files.len()), "{files:?}");
     assert!(
         files.iter().all(|name| name.len() == 16),
         "no generations: {files:?}"
@@ -166,7 +165,7 @@ fn period_that_begins_is_begun_by_all_with_one_file() {
 
 #[test]
 fn stopped_process_keeps_its_file_and_its_record_is_not_lost() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let log = pattern(&scratch, "a.log");
     let mut stopped = Child::with_log(&[&log]);
     stopped.tell("write\tbefore").unwrap();
@@ -177,11 +176,13 @@ fn stopped_process_keeps_its_file_and_its_record_is_not_lost() {
         .max_files(1)
         .build()
         .unwrap();
+    let quiet = Quiet::new();
     for _ in 0..5 {
         logs.rotate().unwrap();
         assert!(logs.wait_for_housekeeping(PATIENCE));
     }
     assert_eq!(names(scratch.path()), ["a.log", "a.log.5"]);
+    drop(quiet);
     stopped.signal("CONT");
     stopped.answer().unwrap();
     let lines = lines(scratch.path());
@@ -202,7 +203,7 @@ fn stopped_process_keeps_its_file_and_its_record_is_not_lost() {
 
 #[test]
 fn process_stopped_while_it_rotates_holds_up_no_writer_and_no_rotation_for_long() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let events = Events::default();
     let logs = events
         .of(RotateLogs::builder(scratch.join("a.log")).rotate_at_bytes(100))
@@ -232,11 +233,12 @@ fn process_stopped_while_it_rotates_holds_up_no_writer_and_no_rotation_for_long(
 
 #[test]
 fn dead_process_leaves_no_lock() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let log = pattern(&scratch, "a.log");
     let mut child = Child::with_log(&[&log]);
     child.tell("write\tx").unwrap();
     assert!(!child.kill().success());
+    let _quiet = Quiet::new();
     let logs = RotateLogs::builder(scratch.join("a.log"))
         .compress(Compression::Gzip)
         .force_new_file(true)
@@ -268,7 +270,7 @@ fn process_killed_at_any_system_call_leaves_nothing_that_stops_the_next() {
         child.tell("settle")?;
         child.tell("close")
     };
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let calls = calls_of(RELEVANT, |under| {
         let mut child = Child::start_as(&Start { under, user: None });
         scenario(&mut child, &scratch, &mut Vec::new()).unwrap();
@@ -278,7 +280,7 @@ fn process_killed_at_any_system_call_leaves_nothing_that_stops_the_next() {
     let first = std::process::id() as usize % step;
     let mut killed = 0;
     for (call, when) in calls.iter().skip(first).step_by(step) {
-        let scratch = Scratch::new();
+        let scratch = Scratch::with_programs();
         let inject = format!("inject={call}:signal=SIGKILL:when={when}");
         let when = format!("{call} {when}");
         let mut child = Child::start_as(&Start {
@@ -287,8 +289,12 @@ fn process_killed_at_any_system_call_leaves_nothing_that_stops_the_next() {
         });
         let mut acknowledged = Vec::new();
         let result = scenario(&mut child, &scratch, &mut acknowledged);
-        drop(child);
+        match result {
+            Ok(_) => drop(child),
+            Err(_) => child.bury(),
+        }
         killed += usize::from(result.is_err());
+        let _quiet = Quiet::new();
         let logs = RotateLogs::builder(scratch.join("%Y/a.log"))
             .link(scratch.join("current"))
             .clock(file_rotatelogs::Clock::utc())
@@ -334,7 +340,7 @@ fn process_killed_while_it_tidies_leaves_every_file_whole() {
         return;
     }
     let prepare = || {
-        let scratch = Scratch::new();
+        let scratch = Scratch::with_programs();
         for year in 2018..=2025 {
             fs::write(
                 scratch.join(&format!("a.{year}")),
@@ -351,7 +357,11 @@ fn process_killed_while_it_tidies_leaves_every_file_whole() {
         let mut child = Child::start_as(&Start { under, user: None });
         let log = pattern(scratch, "a.%Y");
         let settings = [&*log, "gzip", "files=6", "lazy"];
-        child.open(&settings).and_then(|_| child.tell("settle"))
+        let result = child.open(&settings).and_then(|_| child.tell("settle"));
+        if result.is_err() {
+            child.bury();
+        }
+        result
     };
     let whole = prepare();
     let calls = calls_of(which, |under| {
@@ -407,7 +417,7 @@ fn process_killed_while_it_tidies_leaves_every_file_whole() {
 /// Runs something under strace and lists the calls that one of its threads made: each
 /// name with 1, 2, … up to how often.
 fn calls_of(which: &str, run: impl FnOnce(&[&str])) -> Vec<(String, usize)> {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let trace = scratch.join("trace");
     let filter = format!("trace={which}");
     run(&[
@@ -461,7 +471,7 @@ fn acknowledged_records_survive_random_kills() {
 #[test]
 fn contents_of_a_compressed_file_are_read_back() {
     // What the checks above stand on.
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(b"x\n").unwrap();
     fs::write(scratch.join("x.gz"), encoder.finish().unwrap()).unwrap();

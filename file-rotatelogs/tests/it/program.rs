@@ -3,27 +3,29 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::support::{Scratch, contents, expect, leave_out, names, need, tree, wait_until};
+use crate::support::{
+    self, Quiet, Scratch, contents, expect, leave_out, names, need, start, tree, wait_until,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_rotatelogs");
 
 /// The program at work, with our end of the pipe.
-struct Piped(std::process::Child);
+struct Piped(Child);
 
 impl Piped {
     fn start(directory: &Path, arguments: &[&str]) -> Self {
-        let child = Command::new(PROGRAM)
-            .args(arguments)
-            .current_dir(directory)
-            .env("TZ", "Asia/Tokyo")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        Self(child.unwrap())
+        Self(start(
+            Command::new(PROGRAM)
+                .args(arguments)
+                .current_dir(directory)
+                .env("TZ", "Asia/Tokyo")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        ))
     }
 
     fn write(&mut self, text: &str) {
@@ -32,10 +34,7 @@ impl Piped {
     }
 
     fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([&format!("-{name}"), &self.0.id().to_string()])
-            .status();
-        assert!(status.unwrap().success());
+        signal(&self.0, name);
     }
 
     /// Ends the input and waits for the program to end.
@@ -43,6 +42,12 @@ impl Piped {
         drop(self.0.stdin.take());
         self.0.wait_with_output().unwrap()
     }
+}
+
+fn signal(child: &Child, name: &str) {
+    let mut kill = Command::new("kill");
+    kill.args([&format!("-{name}"), &child.id().to_string()]);
+    assert!(support::run(&mut kill).success());
 }
 
 /// Feeds the program and waits for its end.
@@ -55,19 +60,26 @@ fn run(directory: &Path, arguments: &[&str], input: &str) -> Output {
     output
 }
 
+/// The seconds since 1970, never ahead of the kernel's coarse clock.
+fn now() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    now.tv_sec
+}
+
 #[test]
 fn lines_go_to_the_file_of_the_day_with_a_link() {
-    let scratch = Scratch::new();
-    run(
-        scratch.path(),
-        &["--link", "current.log", "log.%Y%m%d"],
-        "one\ntwo\n",
-    );
-    run(
-        scratch.path(),
-        &["--link", "current.log", "log.%Y%m%d"],
-        "three\n",
-    );
+    let arguments = ["--link", "current.log", "log.%Y%m%d"];
+    let scratch = loop {
+        let scratch = Scratch::with_programs();
+        let day = |now: i64| (now + 9 * 3600) / 86_400;
+        let today = day(now());
+        run(scratch.path(), &arguments, "one\ntwo\n");
+        run(scratch.path(), &arguments, "three\n");
+        // Again, when it was midnight meanwhile.
+        if day(now()) == today {
+            break scratch;
+        }
+    };
     let files = tree(scratch.path());
     assert_eq!(files.len(), 2, "{files:?}");
     let (name, text) = files.last_key_value().unwrap();
@@ -77,7 +89,8 @@ fn lines_go_to_the_file_of_the_day_with_a_link() {
 
 #[test]
 fn help_teaches_and_wrong_arguments_are_told() {
-    let help = Command::new(PROGRAM).arg("--help").output().unwrap();
+    let scratch = Scratch::with_programs();
+    let help = Piped::start(scratch.path(), &["--help"]).end();
     let text = String::from_utf8(help.stdout).unwrap();
     for words in [
         "strftime",
@@ -108,7 +121,7 @@ fn help_teaches_and_wrong_arguments_are_told() {
         (&["--every", "1h", "a.%Y"], "stays the same"),
         (&["--mode", "444", "a"], "0o444"),
     ] {
-        let scratch = Scratch::new();
+        let scratch = Scratch::with_programs();
         let output = Piped::start(scratch.path(), arguments).end();
         let message = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success(), "{arguments:?}");
@@ -120,13 +133,9 @@ fn help_teaches_and_wrong_arguments_are_told() {
 #[test]
 fn names_are_those_of_apaches_program() {
     // In UTC, local time or minutes from UTC; by the second when there is no directive.
-    let now = || {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        i64::try_from(now.unwrap().as_secs()).unwrap()
-    };
     let day = 86_400;
     let before = now();
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     run(scratch.path(), &["day", "86400"], "x\n");
     run(scratch.path(), &["size", "5M"], "x\n");
     run(scratch.path(), &["both", "3600", "5M"], "x\n");
@@ -191,14 +200,14 @@ fn names_agree_with_the_real_program_of_apache() {
         // The hour may change between the two runs, but not each time.
         let agree = (0..3).any(|_| {
             let found = [apache, PROGRAM].map(|program| {
-                let scratch = Scratch::new();
-                let mut child = Command::new(program)
-                    .args(arguments)
-                    .current_dir(scratch.path())
-                    .env("TZ", "Asia/Kathmandu")
-                    .stdin(Stdio::piped())
-                    .spawn()
-                    .unwrap();
+                let scratch = Scratch::with_programs();
+                let mut child = start(
+                    Command::new(program)
+                        .args(arguments)
+                        .current_dir(scratch.path())
+                        .env("TZ", "Asia/Kathmandu")
+                        .stdin(Stdio::piped()),
+                );
                 child.stdin.take().unwrap().write_all(b"line\n").unwrap();
                 assert!(child.wait().unwrap().success(), "{program} {arguments:?}");
                 tree(scratch.path())
@@ -212,7 +221,7 @@ fn names_agree_with_the_real_program_of_apache() {
 
 #[test]
 fn no_line_is_split_across_files() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let mut piped = Piped::start(scratch.path(), &["--size", "100", "a.log"]);
     let mut expected = String::new();
     // Lines of all lengths, in pieces that end anywhere.
@@ -245,11 +254,11 @@ fn no_line_is_split_across_files() {
 
 #[test]
 fn line_that_comes_slowly_is_written_when_its_end_is_there() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let mut piped = Piped::start(scratch.path(), &["--size", "10", "a.log"]);
     piped.write("first\nslow");
     wait_until("the first line is written", || {
-        scratch.join("a.log").exists()
+        fs::read(scratch.join("a.log")).is_ok_and(|text| text == b"first\n")
     });
     piped.write(" and");
     piped.signal("USR1");
@@ -268,7 +277,7 @@ fn line_that_comes_slowly_is_written_when_its_end_is_there() {
 
 #[test]
 fn line_longer_than_any_buffer_is_in_one_file() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let mut piped = Piped::start(scratch.path(), &["--size", "1M", "a.log"]);
     piped.write("before\n");
     let part = "0123456789".repeat(10_000);
@@ -295,7 +304,7 @@ fn line_longer_than_any_buffer_is_in_one_file() {
 
 #[test]
 fn last_line_without_an_end_is_written_as_it_is() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     run(scratch.path(), &["a.log"], "one\ntwo");
     assert_eq!(contents(&scratch.join("a.log")), b"one\ntwo");
     run(scratch.path(), &["a.log"], "three\n");
@@ -304,7 +313,7 @@ fn last_line_without_an_end_is_written_as_it_is() {
 
 #[test]
 fn any_bytes_pass_unchanged() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let mut piped = Piped::start(scratch.path(), &["a.log"]);
     let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let pipe = piped.0.stdin.as_mut().unwrap();
@@ -315,7 +324,7 @@ fn any_bytes_pass_unchanged() {
 
 #[test]
 fn no_file_is_made_without_a_line_unless_asked_for() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     run(scratch.path(), &["a.%Y", "31622400"], "");
     assert!(names(scratch.path()).is_empty());
     run(scratch.path(), &["-f", "a.%Y", "31622400"], "");
@@ -329,7 +338,7 @@ fn no_file_is_made_without_a_line_unless_asked_for() {
 
 #[test]
 fn echo_copies_the_lines_and_stops_when_nobody_reads() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let output = run(scratch.path(), &["-e", "a.log"], "one\ntwo");
     assert_eq!(output.stdout, b"one\ntwo");
     let mut piped = Piped::start(scratch.path(), &["-e", "b.log"]);
@@ -358,8 +367,11 @@ fn echo_copies_the_lines_and_stops_when_nobody_reads() {
 
 #[test]
 fn program_is_run_with_the_new_file_and_the_old() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let script = scratch.join("script");
+    // A program that is started meanwhile would have it open for writing for a moment, and
+    // then it cannot be run.
+    let quiet = Quiet::new();
     fs::write(
         &script,
         "#!/bin/sh\ncat\necho \"$# ${1##*/} ${2##*/}\" >> calls\n",
@@ -367,6 +379,7 @@ fn program_is_run_with_the_new_file_and_the_old() {
     .unwrap();
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    drop(quiet);
     let mut piped = Piped::start(scratch.path(), &["-p", "./script", "--size", "5", "a.log"]);
     let calls = || fs::read_to_string(scratch.join("calls")).unwrap_or_default();
     piped.write("one\n");
@@ -387,7 +400,7 @@ fn program_is_run_with_the_new_file_and_the_old() {
 
 #[test]
 fn verbose_tells_what_is_done() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let output = run(
         scratch.path(),
         &["-v", "--size", "5", "--max-files", "2", "a.log"],
@@ -404,33 +417,37 @@ fn verbose_tells_what_is_done() {
 
 #[test]
 fn first_term_waits_for_the_end_of_input_and_the_second_ends_at_once() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     for signal in ["TERM", "INT"] {
+        let wait_for = |what: &str, end: &[u8]| {
+            wait_until(what, || {
+                fs::read(scratch.join("a.log")).is_ok_and(|text| text.ends_with(end))
+            });
+        };
         let mut piped = Piped::start(scratch.path(), &["a.log"]);
         piped.write("before\n");
-        wait_until("it is written", || scratch.join("a.log").exists());
+        wait_for("it is written", b"before\n");
         piped.signal(signal);
-        std::thread::sleep(Duration::from_millis(50));
         piped.write("after\n");
-        wait_until("it still writes", || {
-            contents(&scratch.join("a.log")).ends_with(b"after\n")
-        });
+        wait_for("it still writes", b"after\n");
         assert!(piped.end().status.success());
 
         let mut piped = Piped::start(scratch.path(), &["a.log"]);
-        piped.write("whole\npart");
-        wait_until("it is written", || {
-            contents(&scratch.join("a.log")).ends_with(b"whole\n")
-        });
+        piped.write("first\n");
+        wait_for("it is written", b"first\n");
         piped.signal(signal);
-        std::thread::sleep(Duration::from_millis(50));
+        // It looks for signals after each time that it reads.
+        piped.write("second\n");
+        wait_for("it still writes", b"second\n");
+        piped.write("whole\npart");
+        wait_for("it has seen the signal", b"whole\n");
         assert!(piped.0.try_wait().unwrap().is_none(), "it goes on");
         piped.signal(signal);
         let status = piped.0.wait().unwrap();
         assert!(status.success(), "{status}");
         assert_eq!(
             contents(&scratch.join("a.log")),
-            b"before\nafter\nwhole\npart"
+            b"before\nafter\nfirst\nsecond\nwhole\npart"
         );
         fs::remove_file(scratch.join("a.log")).unwrap();
     }
@@ -438,10 +455,12 @@ fn first_term_waits_for_the_end_of_input_and_the_second_ends_at_once() {
 
 #[test]
 fn hangup_opens_a_moved_file_anew() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let mut piped = Piped::start(scratch.path(), &["a.log"]);
     piped.write("one\n");
-    wait_until("it is written", || scratch.join("a.log").exists());
+    wait_until("it is written", || {
+        fs::read(scratch.join("a.log")).is_ok_and(|text| text == b"one\n")
+    });
     fs::rename(scratch.join("a.log"), scratch.join("moved")).unwrap();
     piped.signal("HUP");
     wait_until("there is a new file", || scratch.join("a.log").exists());
@@ -455,7 +474,7 @@ fn hangup_opens_a_moved_file_anew() {
 
 #[test]
 fn old_files_are_compressed_and_removed() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let mut piped = Piped::start(
         scratch.path(),
         &["--size", "5", "--compress", "--max-files", "3", "a.log"],
@@ -468,7 +487,7 @@ fn old_files_are_compressed_and_removed() {
     });
     assert!(piped.end().status.success());
     assert_eq!(contents(&scratch.join("a.log.4.gz")), b"no 5\n");
-    let zstd = Scratch::new();
+    let zstd = Scratch::with_programs();
     let mut piped = Piped::start(zstd.path(), &["--size", "5", "--compress=zstd", "a.log"]);
     piped.write("no 1\nno 2\n");
     wait_until("it is compressed", || {
@@ -479,7 +498,7 @@ fn old_files_are_compressed_and_removed() {
 
 #[test]
 fn ring_of_files_is_written_over() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let lines = |from: u32, to: u32| (from..to).map(|n| format!("no {n}\n")).collect::<String>();
     run(scratch.path(), &["-n", "3", "a", "5B"], &lines(0, 5));
     assert_eq!(
@@ -495,14 +514,12 @@ fn ring_of_files_is_written_over() {
 
 #[test]
 fn truncated_file_is_emptied_instead_of_rotated() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     fs::write(scratch.join("a"), "old\n").unwrap();
     run(scratch.path(), &["-t", "a", "5B"], "no 1\nno 2\nno 3\n");
     assert_eq!(tree(scratch.path()), expect([("a", "no 3\n")]));
 
     // -T appends to the first and empties those that come after.
-    let output = Command::new("date").args(["-u", "+%S"]).output().unwrap();
-    assert!(output.status.success());
     for second in 0..60 {
         fs::write(scratch.join(&format!("b.{second:02}")), "old\n").unwrap();
     }
@@ -511,10 +528,11 @@ fn truncated_file_is_emptied_instead_of_rotated() {
         let files = tree(scratch.path());
         files.values().filter(|text| text.contains("new")).count()
     };
-    while changed() < 3 {
+    wait_until("three seconds have lines", || {
         piped.write("new\n");
         std::thread::sleep(Duration::from_millis(100));
-    }
+        changed() >= 3
+    });
     assert!(piped.end().status.success());
     let files = tree(scratch.path());
     let new: Vec<&String> = files.values().filter(|text| text.contains("new")).collect();
@@ -533,7 +551,7 @@ fn truncated_file_is_emptied_instead_of_rotated() {
 
 #[test]
 fn period_that_the_name_does_not_show_is_told_and_the_name_decides() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let output = run(scratch.path(), &["a.%Y", "3600"], "x\n");
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("stays the same"), "{message}");
@@ -546,14 +564,14 @@ fn file_that_cannot_be_written_costs_lines_and_the_exit_status_tells() {
     if !need("prlimit") {
         return;
     }
-    let scratch = Scratch::new();
-    let mut child = Command::new("prlimit")
-        .args(["--fsize=1000:", PROGRAM, "a.log"])
-        .current_dir(scratch.path())
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let scratch = Scratch::with_programs();
+    let mut child = start(
+        Command::new("prlimit")
+            .args(["--fsize=1000:", PROGRAM, "a.log"])
+            .current_dir(scratch.path())
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped()),
+    );
     let line = format!("{}\n", "x".repeat(99));
     let mut pipe = child.stdin.take().unwrap();
     for _ in 0..15 {
@@ -577,16 +595,21 @@ fn file_that_cannot_be_written_costs_lines_and_the_exit_status_tells() {
 
 #[test]
 fn several_processes_share_the_files() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let arguments = ["--size", "4K", "--link", "current", "a.log"];
     let mut children: Vec<Piped> = (0..3)
         .map(|_| Piped::start(scratch.path(), &arguments))
         .collect();
-    for number in 0..500 {
-        for (index, child) in children.iter_mut().enumerate() {
-            child.write(&format!("{index} {number} {}\n", "x".repeat(20)));
+    let mut number = 0;
+    wait_until("there are some files", || {
+        for _ in 0..50 {
+            for (index, child) in children.iter_mut().enumerate() {
+                child.write(&format!("{index} {number} {}\n", "x".repeat(20)));
+            }
+            number += 1;
         }
-    }
+        number >= 500 && names(scratch.path()).len() > 6
+    });
     for child in children {
         let output = child.end();
         assert!(
@@ -600,11 +623,10 @@ fn several_processes_share_the_files() {
         .filter(|text| !text.starts_with("-> "))
         .flat_map(|text| text.lines().map(str::to_owned))
         .collect();
-    assert_eq!(lines.len(), 1500);
+    assert_eq!(lines.len(), number * 3);
     lines.sort();
     lines.dedup();
-    assert_eq!(lines.len(), 1500);
-    assert!(files.len() > 5, "{} files", files.len());
+    assert_eq!(lines.len(), number * 3);
 }
 
 /// The original of Server::Starter, in Perl, with us behind its pipe.
@@ -613,31 +635,25 @@ fn start_server_logs_through_the_pipe() {
     if !need("start_server") {
         return;
     }
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let log = format!("| exec {PROGRAM} --link current.log 'server.%Y.log' 31622400");
-    let mut child = Command::new("start_server")
-        .args(["--log-file", &log, "--interval=1", "--", "sh", "-c"])
-        .arg("echo \"worker $$ says hello\"; trap 'echo goodbye; exit 0' TERM; while :; do sleep 0.1; done")
-        .current_dir(scratch.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = start(
+        Command::new("start_server")
+            .args(["--log-file", &log, "--interval=1", "--", "sh", "-c"])
+            .arg("trap 'echo goodbye; exit 0' TERM; echo \"worker $$ says hello\"; while :; do sleep 0.1; done")
+            .current_dir(scratch.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    );
     let log = || fs::read_to_string(scratch.join("current.log")).unwrap_or_default();
-    let kill = |signal: &str| {
-        let status = Command::new("kill")
-            .args([signal, &child.id().to_string()])
-            .status();
-        assert!(status.unwrap().success());
-    };
     wait_until("the worker is heard", || log().contains("says hello\n"));
-    kill("-HUP");
+    signal(&child, "HUP");
     wait_until("the next worker is heard", || {
         log().matches("says hello\n").count() == 2
     });
     wait_until("the first says goodbye", || log().contains("goodbye\n"));
-    kill("-TERM");
+    signal(&child, "TERM");
     wait_until("the last line arrives", || {
         log().matches("goodbye\n").count() == 2
     });

@@ -1,14 +1,17 @@
 //! What the tests have in common.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use file_rotatelogs::{Builder, Clock, Event};
+use parking_lot::{RwLock, RwLockReadGuard};
 
 /// A zone of the database or, where there is none on the machine, its present rules.
 pub(crate) fn zone(name: &str) -> Clock {
@@ -192,20 +195,77 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory for the files of one test.
-pub(crate) struct Scratch(tempfile::TempDir);
+pub(crate) struct Scratch {
+    directory: tempfile::TempDir,
+    _quiet: Option<Quiet>,
+}
 
 impl Scratch {
+    /// Makes one for logs of this process; no program is started as long as it is there.
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self {
+            _quiet: Some(Quiet::new()),
+            ..Self::with_programs()
+        }
+    }
+
+    /// Makes one for a test that starts programs.
+    pub(crate) fn with_programs() -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            _quiet: None,
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.0.path()
+        self.directory.path()
     }
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.directory.path().join(name)
     }
+}
+
+/// Keeps every test from starting a program, until dropped.
+///
+/// A program that is just being started has a copy of all files that this process has
+/// open, and of their locks. To a log that is another writer, for a moment, and that may
+/// be a long one.
+pub(crate) struct Quiet(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>);
+
+static STARTS: RwLock<()> = RwLock::new(());
+
+thread_local! {
+    static QUIET: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Quiet {
+    pub(crate) fn new() -> Self {
+        let guard = match QUIET.replace(QUIET.get() + 1) {
+            0 => STARTS.read(),
+            _ => STARTS.read_recursive(),
+        };
+        Self(guard)
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        QUIET.set(QUIET.get() - 1);
+    }
+}
+
+/// Starts a program as soon as nobody wants [`Quiet`].
+pub(crate) fn start(command: &mut Command) -> Child {
+    assert_eq!(QUIET.get(), 0, "a Scratch with_programs is wanted");
+    let _alone = STARTS.write();
+    let child = command.spawn();
+    child.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Runs a program to its end.
+pub(crate) fn run(command: &mut Command) -> ExitStatus {
+    start(command).wait().unwrap()
 }
 
 /// Tells whether a program is there to test with. With `TEST_REQUIRE_ALL=1` it has to be.

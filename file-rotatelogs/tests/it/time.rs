@@ -419,10 +419,12 @@ fn own_clock_and_all_kinds_of_zones_tell_the_time() {
     }
     assert_eq!(Clock::zone("Nowhere/Land").unwrap_err().setting(), "clock");
     assert_eq!(Clock::fixed_offset(86_400).unwrap_err().setting(), "clock");
-    let system = std::time::SystemTime::now();
+    // The kernel's coarse clock is a little late.
+    let before = std::time::SystemTime::now() - Duration::from_secs(1);
     let ours = Clock::local().now();
-    let apart = system
-        .duration_since(ours)
-        .unwrap_or_else(|error| error.duration());
-    assert!(apart < Duration::from_secs(5), "{apart:?}");
+    let after = std::time::SystemTime::now();
+    assert!(
+        before <= ours && ours <= after,
+        "{before:?} {ours:?} {after:?}"
+    );
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use file_rotatelogs::{Clock, Compression, RotateLogs};
 
 use crate::child::Child;
-use crate::support::{PATIENCE, Scratch, contents, names};
+use crate::support::{PATIENCE, Quiet, Scratch, contents, names};
 
 #[derive(Debug)]
 #[expect(dead_code, reason = "printed")]
@@ -43,7 +43,7 @@ impl Life {
 
 pub(crate) fn run(writers: usize, records: u64, limit: u64) -> Report {
     let begun = Instant::now();
-    let scratch = Scratch::new();
+    let scratch = Scratch::with_programs();
     let logs = scratch.join("logs");
     let settings = [
         format!("pattern={}", logs.join("a.%Y%m%d.log").to_str().unwrap()),
@@ -100,6 +100,7 @@ pub(crate) fn run(writers: usize, records: u64, limit: u64) -> Report {
     rotating.kill();
 
     // The next process puts everything in order.
+    let _quiet = Quiet::new();
     let last = RotateLogs::builder(logs.join("a.%Y%m%d.log"))
         .link(logs.join("current"))
         .clock(Clock::utc())
