@@ -175,7 +175,7 @@ fn run(options: &Options) -> Result<bool, String> {
     }
     let complaints = report.complaints(ended.success());
     for complaint in &complaints {
-        println!("LOST: {complaint}");
+        println!("FAILED: {complaint}");
     }
     Ok(complaints.is_empty())
 }
@@ -228,6 +228,12 @@ impl Report<'_> {
         );
         for (failure, count) in failures {
             println!("             {count} {failure}");
+        }
+        let too_late = load::too_late(self.samples);
+        if too_late > 0 {
+            println!(
+                "             {too_late} more came when their connection had been idle for too long"
+            );
         }
         let [p50, p99, max] = self.latency();
         println!(

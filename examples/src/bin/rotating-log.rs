@@ -59,8 +59,8 @@ fn run() -> Result<(), Box<dyn Error>> {
     }
 
     // What is in the queue is written before the program ends.
-    logs.flush_within(Duration::from_secs(5))?;
-    let tidy = logs.logs().wait_for_housekeeping(Duration::from_secs(5));
+    logs.flush_within(Duration::from_secs(60))?;
+    let tidy = logs.logs().wait_for_housekeeping(Duration::from_secs(60));
     println!(
         "{records} records, {} dropped, all compressed: {tidy}",
         logs.dropped()

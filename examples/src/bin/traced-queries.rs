@@ -5,17 +5,23 @@
 //! traced-queries
 //! ```
 
-#![expect(clippy::print_stdout, reason = "it shows what happens")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it reports")]
 
-use std::error::Error;
 use std::io::stdout;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use sql_trace::sqlite::SqlitePoolOptions;
 use sql_trace::{ArgsMode, Tracer, trace_scope, writer};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    let done = run().await;
+    let done = done.inspect_err(|error| eprintln!("traced-queries: {error}"));
+    ExitCode::from(u8::from(done.is_err()))
+}
+
+async fn run() -> sqlx::Result<()> {
     let tracer = writer(stdout())
         .mark_slow(Duration::from_millis(100))
         .args(ArgsMode::Values { max: 64 });

@@ -24,7 +24,8 @@ fn a_killed_worker_fails_no_request_but_those_it_had_and_each_is_named() {
 
 #[test]
 fn a_locked_database_delays_requests_and_fails_none() {
-    let said = bench(&["--deploys", "2", "--fault", "lock-database"]);
+    let options = ["--fault", "lock-database", "--fault-seconds", "1"];
+    let said = bench(&[&["--deploys", "2"][..], &options].concat());
     assert!(said.contains(": 0 failed, 0 answered 503"), "{said}");
 }
 
@@ -33,14 +34,16 @@ fn a_restart_of_postgresql_leaves_the_service_answering() {
     if let Err(error) = TestPostgres::start() {
         return left_out(&format!("a restart of PostgreSQL: {error}"));
     }
-    let said = bench(&["--deploys", "2", "--fault", "restart-postgres"]);
+    let options = ["--fault", "restart-postgres", "--fault-seconds", "2"];
+    let said = bench(&[&["--deploys", "2"][..], &options].concat());
     assert!(said.contains(": 0 failed, "), "{said}");
     assert!(!said.contains(" 0 answered 503"), "it was not gone: {said}");
 }
 
 #[test]
 fn lines_lost_to_a_full_disk_are_reported_to_the_last_one() {
-    let output = run(&["--deploys", "2", "--fault", "full-log-disk"]);
+    let options = ["--fault", "full-log-disk", "--fault-seconds", "2"];
+    let output = run(&[&["--deploys", "2"][..], &options].concat());
     let said = String::from_utf8(output.stdout).unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     if stderr.contains("cannot mount a tmpfs") {
@@ -58,9 +61,16 @@ fn lines_lost_to_a_full_disk_are_reported_to_the_last_one() {
         digits.unwrap().parse().unwrap()
     };
     let reported = lost("the service reports");
-    assert!(reported > 0, "{said}");
+    let missing = lost("files:");
+    assert!(missing > 0, "{said}");
+    // The disk may have been full just before the end of a line, which the next one puts
+    // right: of each process that wrote meanwhile one at most.
     assert!(
-        said.contains(&format!("files: {reported} lost, 0 doubled")),
+        missing <= reported && reported <= missing + 2,
+        "not all is reported, or more: {said}"
+    );
+    assert!(
+        said.contains(&format!("files: {missing} lost, 0 doubled")),
         "{said}"
     );
 }
@@ -78,14 +88,7 @@ fn run(options: &[&str]) -> Output {
     sibling("start_server", "graceful-listener");
     Command::new(env!("CARGO_BIN_EXE_hotdeploy-bench"))
         .args(["--seconds", "6", "--rotate-bytes", "50000", "--think", "10"])
-        .args([
-            "--keep-alive",
-            "6",
-            "--per-request",
-            "3",
-            "--fault-seconds",
-            "2",
-        ])
+        .args(["--keep-alive", "6", "--per-request", "3"])
         .args(options)
         .output()
         .expect("it runs")

@@ -35,6 +35,9 @@ fn links_survive_a_restart(url: &str) {
             "--listen",
             "127.0.0.1:0",
             "--debug-routes",
+            // None is told of a second time because it still ran.
+            "--slow-query",
+            "1h",
             "--database-url",
             url,
         ]);

@@ -241,14 +241,22 @@ fn the_sql_log_has_open_exec_and_query_with_durations() {
 
 #[test]
 fn sigterm_lets_a_running_request_complete_and_exits_with_0() {
+    use std::io::{Read, Write};
+
     let (dir, mut service) = start(&["--debug-routes"]);
     let address = service.wait_for_address();
-    let request = std::thread::spawn(move || get(address, "/sleep?ms=1000"));
-    eventually("a request in flight", || {
-        connected(address.port()).then_some(())
+    let mut client = std::net::TcpStream::connect(address).unwrap();
+    client
+        .write_all(b"GET /sleep?ms=1000 HTTP/1.1\r\nHost: t\r\n\r\n")
+        .unwrap();
+    let port = client.local_addr().unwrap().port();
+    eventually("the request read", || {
+        has_read(address.port(), port).then_some(())
     });
     service.signal("TERM");
-    assert_eq!(request.join().unwrap().body, "slept 1000 ms\n");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("slept 1000 ms\n"), "{answer}");
     assert_eq!(service.wait().code(), Some(0));
     let lines = read_lines(&dir.path().join("logs/access.log"));
     assert!(
@@ -361,14 +369,20 @@ pub(crate) fn read_lines(path: &Path) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Whether somebody has an established connection to this local port.
-fn connected(port: u16) -> bool {
+/// Whether all that one end of a connection has sent has been read by the other.
+fn has_read(server: u16, client: u16) -> bool {
+    const EMPTY: &str = "00000000";
     let sockets = std::fs::read_to_string("/proc/net/tcp").expect("procfs");
-    let local = format!(":{port:04X}");
-    sockets.lines().skip(1).any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        fields[1].ends_with(&local) && fields[3] == "01"
-    })
+    let queues = |local: u16, remote: u16| {
+        let (local, remote) = (format!(":{local:04X}"), format!(":{remote:04X}"));
+        sockets.lines().skip(1).find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let is_it = fields[1].ends_with(&local) && fields[2].ends_with(&remote);
+            is_it.then(|| fields[4].split_once(':').expect("two queues"))
+        })
+    };
+    queues(client, server).is_some_and(|(unsent, _)| unsent == EMPTY)
+        && queues(server, client).is_some_and(|(_, unread)| unread == EMPTY)
 }
 
 #[test]

@@ -37,6 +37,9 @@ pub(crate) struct Sample {
     pub(crate) slow: bool,
     /// The status of the answer, or why there is none.
     pub(crate) end: Result<u16, String>,
+    /// It came after its connection had been left alone for [`LINGER`]: that the service
+    /// had closed it by then is no failure of the service.
+    pub(crate) late: bool,
 }
 
 impl Load {
@@ -76,10 +79,13 @@ impl Load {
                 Some(_) => "on a kept connection",
                 None => "on a new connection",
             };
+            let mut late = false;
             let answer = connection
                 .map_or_else(|| Connection::open(self.address), Ok)
                 .and_then(|mut connection| {
-                    let answer = connection.send(&request)?;
+                    let answer = connection.send(&request);
+                    late = connection.idle >= LINGER;
+                    let answer = answer?;
                     kept = Some(connection).filter(|_| keeps && !answer.closes);
                     Ok(answer.status)
                 });
@@ -89,6 +95,7 @@ impl Load {
                 took: began.elapsed(),
                 slow,
                 end: answer.map_err(|why| format!("{why} {how}")),
+                late,
             });
             thread::sleep(self.think);
         }
@@ -148,16 +155,23 @@ impl Running {
     }
 }
 
-/// How often each failure happened.
+/// How often each failure happened, of requests that were not late.
 pub(crate) fn failures(samples: &[Sample]) -> BTreeMap<&str, usize> {
     let mut failures = BTreeMap::new();
     for failure in samples
         .iter()
+        .filter(|sample| !sample.late)
         .filter_map(|sample| sample.end.as_ref().err())
     {
         *failures.entry(failure.as_str()).or_default() += 1;
     }
     failures
+}
+
+/// How many late requests failed.
+pub(crate) fn too_late(samples: &[Sample]) -> usize {
+    let too_late = |sample: &&Sample| sample.late && sample.end.is_err();
+    samples.iter().filter(too_late).count()
 }
 
 /// A quantile of the sorted times, in milliseconds.
@@ -167,7 +181,12 @@ pub(crate) fn quantile(times: &[Duration], share: f64) -> f64 {
     time.map_or(0.0, |time| time.as_secs_f64() * 1e3)
 }
 
-struct Connection(BufReader<TcpStream>);
+struct Connection {
+    stream: BufReader<TcpStream>,
+    answered: Option<Instant>,
+    /// How long nothing was asked before the last request.
+    idle: Duration,
+}
 
 struct Answer {
     status: u16,
@@ -183,11 +202,15 @@ impl Connection {
             Ok(stream)
         });
         let stream = stream.map_err(|error| format!("not connected: {:?}", error.kind()))?;
-        Ok(Self(BufReader::new(stream)))
+        Ok(Self {
+            stream: BufReader::new(stream),
+            answered: None,
+            idle: Duration::ZERO,
+        })
     }
 
     fn is_open(&self) -> bool {
-        let stream = self.0.get_ref();
+        let stream = self.stream.get_ref();
         let peeked = stream
             .set_nonblocking(true)
             .and_then(|()| stream.peek(&mut [0]));
@@ -196,7 +219,8 @@ impl Connection {
     }
 
     fn send(&mut self, request: &str) -> Result<Answer, String> {
-        let sent = self.0.get_mut().write_all(request.as_bytes());
+        let sent = self.stream.get_mut().write_all(request.as_bytes());
+        self.idle = self.answered.map_or(Duration::ZERO, |at| at.elapsed());
         sent.map_err(|error| format!("not sent: {:?}", error.kind()))?;
         let status = self.line("not answered")?;
         let status = status
@@ -223,20 +247,25 @@ impl Connection {
             }
         }
         let mut body = vec![0; length.ok_or("answered without a length")?];
-        let read = self.0.read_exact(&mut body);
+        // Before the answer is read to its end, as that may take the client a while.
+        self.answered = Some(Instant::now());
+        let read = self.stream.read_exact(&mut body);
         read.map_err(|error| format!("body cut: {:?}", error.kind()))?;
         Ok(answer)
     }
 
     fn line(&mut self, what: &str) -> Result<String, String> {
         let mut line = String::new();
-        match self.0.read_line(&mut line) {
+        match self.stream.read_line(&mut line) {
             Ok(0) => Err(format!("{what}: closed")),
             Ok(_) => Ok(line.trim_end().to_owned()),
             Err(error) => Err(format!("{what}: {:?}", error.kind())),
         }
     }
 }
+
+/// How long a service that ends keeps a connection on which nothing is asked.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Longer than any request may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
