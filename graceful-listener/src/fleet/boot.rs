@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +15,7 @@ use super::counter::{self, Counter};
 use super::definition::Definition;
 use super::directory::Directory;
 use super::handover::{self, Record};
-use super::host::Host;
+use super::host::{CGROUPS, Host};
 use super::inbox::Inbox;
 use super::instance::Instance;
 use super::memory::{self, Memory};
@@ -153,6 +153,10 @@ impl Supervisor {
             match path.extension().and_then(OsStr::to_str) {
                 Some(memory::EXTENSION) => self.recall(&path),
                 Some(note::EXTENSION) => notes.push(path),
+                Some(note::LEFT) => match read_note(&path) {
+                    Ok((identity, note)) => self.end_rest(&path, &identity, &note),
+                    Err(_) => drop(fs::remove_file(&path)),
+                },
                 Some(counter::EXTENSION) => Counter::end_left(&path),
                 Some(note::DRAFT) => drop(fs::remove_file(&path)),
                 _ => {}
@@ -161,19 +165,15 @@ impl Supervisor {
         self.arrange();
         let (mut adopted, mut gone) = (0_u32, Vec::new());
         for path in notes {
-            let found = fs::read_to_string(&path).and_then(|text| {
-                let (identity, rest) = Identity::parse(&text).ok_or(io::ErrorKind::InvalidData)?;
-                let note = Note::parse(rest).ok_or(io::ErrorKind::InvalidData)?;
-                Ok((identity.find()?, identity, note))
-            });
+            let found = read_note(&path)
+                .and_then(|(identity, note)| Ok((identity.find()?, identity, note)));
             match found {
                 Ok((Some(process), _, note)) => {
                     adopted += 1;
                     self.adopt_process(process, &note);
                 }
                 Ok((None, identity, note)) => {
-                    drop(fs::remove_file(&path));
-                    self.end_rest(&identity, &note);
+                    self.end_rest(&path, &identity, &note);
                     gone.push(note);
                 }
                 Err(error) => self.host.log.line(format_args!(
@@ -186,6 +186,7 @@ impl Supervisor {
         for note in gone {
             self.note_missed_end(&note);
         }
+        self.remove_unborn();
         if adopted > 0 {
             self.host.log.line(format_args!(
                 "adopted {adopted} processes, whose supervisor is gone"
@@ -276,17 +277,37 @@ impl Supervisor {
             .extend(Leftovers::of(process, cgroup, kill_at));
     }
 
-    /// Ends what a process has left that ended while nobody looked.
-    fn end_rest(&mut self, identity: &Identity, note: &Note) {
-        let Some(cgroup) = note.cgroup().filter(|_| identity.boot == self.host.boot) else {
+    /// Ends what a process has left of which the file at `path` tells.
+    fn end_rest(&mut self, path: &Path, identity: &Identity, note: &Note) {
+        let cgroup = note.cgroup().filter(|_| identity.boot == self.host.boot);
+        let kill_at = Some(Moment::now() + STRANGER);
+        let mut left = Leftovers::new(identity.pid, None, cgroup, kill_at);
+        if left.are_gone() {
+            drop(fs::remove_file(path));
+            return;
+        }
+        Note::hand_on(path, &self.host.run, &mut left);
+        left.signal_strays(Signal::TERM);
+        self.leftovers.push(left);
+    }
+
+    /// Removes the control groups of processes that were killed with their supervisor
+    /// before they were programs.
+    fn remove_unborn(&mut self) {
+        let Some(parent) = &self.host.cgroup else {
             return;
         };
-        let kill_at = Some(Moment::now() + STRANGER);
-        let left = Leftovers::new(identity.pid, None, Some(cgroup), kill_at);
-        if !left.are_gone() {
-            left.signal_strays(Signal::TERM);
-            self.leftovers.push(left);
-        }
+        let mut groups = Cgroup::below(parent, CGROUPS);
+        let instances = self.programs.iter().flat_map(|program| &program.instances);
+        let known: HashSet<_> = instances
+            .filter_map(|instance| instance.cgroup.as_ref())
+            .chain(self.leftovers.iter().filter_map(Leftovers::cgroup))
+            .map(Cgroup::path)
+            .collect();
+        // What is in one of them is about to end, or another fleet's.
+        groups.retain(|group| !known.contains(group.path()) && group.remove().is_err());
+        self.leftovers
+            .extend(groups.into_iter().map(Leftovers::unborn));
     }
 
     /// A process has ended while nobody looked: how, is not known.
@@ -305,6 +326,13 @@ impl Supervisor {
         instance.exit = Some("ended while no supervisor ran".into());
         program.instances.push(instance);
     }
+}
+
+fn read_note(path: &Path) -> io::Result<(Identity, Note)> {
+    let text = fs::read_to_string(path)?;
+    let read =
+        Identity::parse(&text).and_then(|(identity, rest)| Some((identity, Note::parse(rest)?)));
+    Ok(read.ok_or(io::ErrorKind::InvalidData)?)
 }
 
 /// Each process takes a descriptor.

@@ -98,6 +98,8 @@ struct LeftoverRecord {
     pidfd: Option<RawFd>,
     #[serde(default)]
     cgroup: Option<PathBuf>,
+    #[serde(default)]
+    note: Option<PathBuf>,
     at: Option<Moment>,
 }
 
@@ -336,6 +338,7 @@ impl LeftoverRecord {
             pid: left.pid(),
             pidfd: left.process().map(|process| process.as_fd().as_raw_fd()),
             cgroup: left.cgroup().map(|cgroup| cgroup.path().to_owned()),
+            note: left.note.clone(),
             at: left.kill_at,
         }
     }
@@ -344,7 +347,9 @@ impl LeftoverRecord {
         let pidfd = self.pidfd.and_then(|fd| descriptor::inherited(fd).ok());
         let process = pidfd.map(|pidfd| Process::from_inherited(self.pid, pidfd));
         let cgroup = self.cgroup.map(Cgroup::from_path);
-        Leftovers::new(self.pid, process, cgroup, self.at)
+        let mut left = Leftovers::new(self.pid, process, cgroup, self.at);
+        left.note = self.note;
+        left
     }
 }
 

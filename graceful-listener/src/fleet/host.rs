@@ -40,7 +40,7 @@ impl Host {
     pub(crate) fn cgroup_for(&self, program: &str, index: u32) -> Option<Cgroup> {
         let parent = self.cgroup.as_ref()?;
         // What the process before it has left may still be in a group of its own.
-        match Cgroup::create_new(parent, &format!("fleet-{program}.{index}")) {
+        match Cgroup::create_new(parent, &format!("{CGROUPS}{program}.{index}")) {
             Ok(cgroup) => Some(cgroup),
             Err(error) => {
                 self.log.line(format_args!(
@@ -53,3 +53,6 @@ impl Host {
         }
     }
 }
+
+/// How the names of control groups begin.
+pub(crate) const CGROUPS: &str = "fleet-";

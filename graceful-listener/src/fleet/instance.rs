@@ -361,15 +361,21 @@ impl Instance {
         }
         self.verdict_at = None;
         let process = self.process.take()?;
+        let pid = process.pid();
+        let kill_at = now + self.recipe.policy.stop_time;
+        let mut left = Leftovers::of(process, self.cgroup.take(), Some(kill_at));
         let path = Note::path(&host.run, program, self.index, self.generation);
+        if let Some(left) = &mut left {
+            Note::hand_on(&path, &host.run, left);
+            left.signal_strays(stop_signal);
+        }
         Certificate::keep_room(&path, &Note::draft(&host.run, program, self.index));
         (self.write_at, self.has_room) = (None, true);
         (self.ready, self.said) = (false, None);
         self.accepted = self.recipe.accepts(exit);
         let lived = now - self.machine.started();
         let why = format!(
-            "process {} {exit}{} after {:.1} secs",
-            process.pid(),
+            "process {pid} {exit}{} after {:.1} secs",
             match exit {
                 Exit::Code(_) if !self.accepted => ", which is not accepted,",
                 _ => "",
@@ -396,12 +402,6 @@ impl Instance {
                 self.index,
                 printable(line)
             ));
-        }
-        let pid = process.pid();
-        let kill_at = now + self.recipe.policy.stop_time;
-        let left = Leftovers::of(process, self.cgroup.take(), Some(kill_at));
-        if let Some(left) = &left {
-            left.signal_strays(stop_signal);
         }
         Some(Ended { pid, left })
     }

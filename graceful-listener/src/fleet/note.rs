@@ -1,8 +1,9 @@
 use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::moment::Moment;
-use crate::process::Cgroup;
+use crate::process::{Cgroup, Leftovers};
 
 /// What the pid file of an instance says beside who its process is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,6 +33,14 @@ impl Note {
     /// Returns what keeps the room for a pid file while there is no process.
     pub(crate) fn draft(run: &Path, program: &str, index: u32) -> PathBuf {
         run.join(format!("{program}.{index}.{DRAFT}"))
+    }
+
+    /// Has the pid file of a process that has ended tell of what is left in its
+    /// control group, if there is one.
+    pub(crate) fn hand_on(path: &Path, run: &Path, left: &mut Leftovers) {
+        let name = left.cgroup().and_then(|cgroup| cgroup.path().file_name());
+        let to = name.map(|name| run.join(name).with_added_extension(LEFT));
+        left.note = to.filter(|to| fs::rename(path, to).is_ok());
     }
 
     /// Writes the lines that follow the identity.
@@ -86,6 +95,8 @@ impl Note {
 
 /// How the names of pid files end.
 pub(crate) const EXTENSION: &str = "pid";
+/// How the names of files end that tell what processes have left.
+pub(crate) const LEFT: &str = "left";
 /// How the names of files end that are not complete.
 pub(crate) const DRAFT: &str = "new";
 

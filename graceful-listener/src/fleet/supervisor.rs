@@ -338,6 +338,7 @@ impl Supervisor {
                 return true;
             }
             if left.are_gone() {
+                left.forget();
                 return false;
             }
             if is_due {
@@ -351,7 +352,11 @@ impl Supervisor {
                 let _ = left.kill();
             }
             // What does not even end when it is killed is left to the kernel.
-            left.kill_at.is_some() || left.are_fresh()
+            let stays = left.kill_at.is_some() || left.are_fresh();
+            if !stays {
+                left.forget();
+            }
+            stays
         });
     }
 

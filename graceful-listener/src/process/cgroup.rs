@@ -35,6 +35,15 @@ impl Cgroup {
         }
     }
 
+    /// Returns the groups below `parent` whose names begin like this.
+    pub(crate) fn below(parent: &Path, stem: &str) -> Vec<Self> {
+        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+        entries
+            .filter(|entry| entry.file_name().as_bytes().starts_with(stem.as_bytes()))
+            .map(|entry| Self { path: entry.path() })
+            .collect()
+    }
+
     /// Goes on holding a group that exists.
     pub(crate) const fn from_path(path: PathBuf) -> Self {
         Self { path }

@@ -1,4 +1,6 @@
+use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::libc::pid_t;
@@ -16,6 +18,8 @@ pub(crate) struct Leftovers {
     cgroup: Option<Cgroup>,
     /// When they are killed if they have not ended by then.
     pub(crate) kill_at: Option<Moment>,
+    /// The file that tells whoever comes after us of them.
+    pub(crate) note: Option<PathBuf>,
     /// Until when they may be about to end.
     fresh_until: Moment,
 }
@@ -33,7 +37,16 @@ impl Leftovers {
             process,
             cgroup,
             kill_at,
+            note: None,
             fresh_until: Moment::now() + AFTER_THE_END,
+        }
+    }
+
+    /// Takes note of a group in which a process was killed before it was a program.
+    pub(crate) fn unborn(cgroup: Cgroup) -> Self {
+        Self {
+            fresh_until: Moment::now() + AFTER_KILL,
+            ..Self::new(0, None, Some(cgroup), None)
         }
     }
 
@@ -97,6 +110,14 @@ impl Leftovers {
             {
                 let _ = stray.signal(signal);
             }
+        }
+    }
+
+    /// Leaves them to the kernel, or to nobody if none is left.
+    pub(crate) fn forget(&self) {
+        if let Some(note) = &self.note {
+            // One that is left is no harm: what it stands for has ended.
+            let _ = fs::remove_file(note);
         }
     }
 

@@ -4,7 +4,7 @@
 //! `FLEET_TORTURE_PROGRAMS` and `FLEET_TORTURE_SECONDS` set the size,
 //! `FLEET_TORTURE_SEED` repeats a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::fixture::Fleet;
+use crate::control_group::ControlGroup;
 use crate::process;
 
 fn size(name: &str, default: u64) -> u64 {
@@ -42,8 +43,15 @@ struct Wanted {
     flavour: u64,
 }
 
+/// A process: its program, instance and flavour, and whether it is one that the
+/// instance has started.
+type Key = (String, String, String, bool);
+
 struct Torture {
     fleet: Fleet,
+    /// Where the supervisor is, if each process has a control group of its own:
+    /// then each also starts another one that leaves its process group.
+    group: Option<ControlGroup>,
     dice: Dice,
     wanted: Vec<Wanted>,
     /// What the processes of this test are recognised by.
@@ -56,12 +64,28 @@ impl Torture {
         format!("p{index:03}")
     }
 
+    fn start(&mut self) {
+        match &self.group {
+            None => self.fleet.start(),
+            Some(group) => {
+                let procs = group.path().join("cgroup.procs");
+                self.fleet
+                    .start_by(&format!("echo $$ > {}; exec \"$@\"", procs.display()));
+            }
+        }
+    }
+
     fn write(&self, index: usize) {
+        let (mark, flavour) = (&self.mark, self.wanted[index].flavour);
+        let command = match self.group {
+            None => format!("command = \"sleep\"\narguments = [\"{mark}\", \"{flavour}\"]"),
+            Some(_) => format!(
+                "command = \"sh\"\narguments = [\"-c\", \"setsid sleep {mark} {flavour} 1 & exec sleep {mark} {flavour}\"]"
+            ),
+        };
         let definition = format!(
-            "command = \"sleep\"\narguments = [\"{}\", \"{}\"]\ninstances = 2\nstart_seconds = \"{}ms\"\n\
-             restart = \"always\"\nbackoff = \"20ms\"\nbackoff_max = \"100ms\"\nretries = \"unlimited\"\nstop_timeout = \"2s\"\n",
-            self.mark,
-            self.wanted[index].flavour,
+            "{command}\ninstances = 2\nstart_seconds = \"{}ms\"\nrestart = \"always\"\nbackoff = \"20ms\"\n\
+             backoff_max = \"100ms\"\nretries = \"unlimited\"\nstop_timeout = \"2s\"\n",
             20 * (index % 3),
         );
         self.fleet.program(&Self::name(index), &definition);
@@ -97,7 +121,7 @@ impl Torture {
             }
             60..63 => {
                 self.fleet.kill();
-                self.fleet.start();
+                self.start();
             }
             63 => self.submit("upgrade"),
             64..75 if comes_and_goes => {
@@ -140,9 +164,9 @@ impl Torture {
         line.starts_with(format!("sleep\0{}\0", self.mark).as_bytes())
     }
 
-    /// Returns how many processes there are of each program, instance and flavour.
-    fn running(&self) -> BTreeMap<(String, String, String), usize> {
-        let mut running = BTreeMap::new();
+    /// Returns the processes there are.
+    fn running(&self) -> BTreeMap<Key, Vec<u32>> {
+        let mut running: BTreeMap<_, Vec<u32>> = BTreeMap::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let Some(pid) = entry
                 .file_name()
@@ -155,7 +179,9 @@ impl Torture {
                 continue;
             }
             let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let flavour = line.split('\0').nth(2).unwrap_or_default().to_owned();
+            let mut arguments = line.split('\0').skip(2);
+            let flavour = arguments.next().unwrap_or_default().to_owned();
+            let is_helper = arguments.next() == Some("1");
             let environ = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default();
             let value = |name: &str| {
                 let mut found = environ
@@ -163,19 +189,25 @@ impl Torture {
                     .filter_map(|entry| entry.strip_prefix(name));
                 found.next().unwrap_or_default().to_owned()
             };
-            let key = (value("FLEET_PROGRAM="), value("FLEET_INSTANCE="), flavour);
-            *running.entry(key).or_default() += 1;
+            let (program, instance) = (value("FLEET_PROGRAM="), value("FLEET_INSTANCE="));
+            let key = (program, instance, flavour, is_helper);
+            running.entry(key).or_default().push(pid);
         }
         running
     }
 
-    fn expected(&self) -> BTreeMap<(String, String, String), usize> {
-        let mut expected = BTreeMap::new();
+    /// Returns the processes that are wanted, each once.
+    fn expected(&self) -> BTreeSet<Key> {
+        let mut expected = BTreeSet::new();
         for (index, wanted) in self.wanted.iter().enumerate() {
             if wanted.present && !wanted.stopped {
                 for instance in 0..wanted.count {
-                    let flavour = wanted.flavour.to_string();
-                    expected.insert((Self::name(index), instance.to_string(), flavour), 1);
+                    let key = |is_helper| {
+                        let flavour = wanted.flavour.to_string();
+                        (Self::name(index), instance.to_string(), flavour, is_helper)
+                    };
+                    expected.insert(key(false));
+                    expected.extend(self.group.as_ref().map(|_| key(true)));
                 }
             }
         }
@@ -183,8 +215,23 @@ impl Torture {
     }
 }
 
+fn is_exactly(running: &BTreeMap<Key, Vec<u32>>, expected: &BTreeSet<Key>) -> bool {
+    running.keys().eq(expected) && running.values().all(|pids| pids.len() == 1)
+}
+
 #[test]
 fn after_any_storm_exactly_what_is_wanted_runs() {
+    storm(None);
+}
+
+#[test]
+fn after_any_storm_nothing_is_left_in_a_control_group() {
+    if let Some(group) = ControlGroup::delegated("fleet-storm") {
+        storm(Some(group));
+    }
+}
+
+fn storm(group: Option<ControlGroup>) {
     let programs = usize::try_from(size("FLEET_TORTURE_PROGRAMS", 25)).unwrap();
     let time = Duration::from_secs(size("FLEET_TORTURE_SECONDS", 5));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -201,15 +248,16 @@ fn after_any_storm_exactly_what_is_wanted_runs() {
     };
     let mut torture = Torture {
         fleet: Fleet::empty(),
+        mark: format!("8640{}{}", u8::from(group.is_some()), std::process::id()),
+        group,
         dice: Dice(seed),
         wanted: vec![wanted; programs],
-        mark: format!("86400{}", std::process::id()),
         commands: 0,
     };
     (0..programs).for_each(|index| torture.write(index));
-    torture.fleet.start();
+    torture.start();
     torture.fleet.wait("all to run", || {
-        (torture.running() == torture.expected()).then_some(())
+        is_exactly(&torture.running(), &torture.expected()).then_some(())
     });
 
     let end = Instant::now() + time;
@@ -228,21 +276,19 @@ fn after_any_storm_exactly_what_is_wanted_runs() {
     let begun = Instant::now();
     loop {
         let running = torture.running();
-        if left() == 0 && running == expected {
+        if left() == 0 && is_exactly(&running, &expected) {
             break;
         }
         if begun.elapsed() > Duration::from_secs(120) {
-            let wrong = |a: &BTreeMap<_, usize>, b: &BTreeMap<_, usize>| {
-                a.iter()
-                    .filter(|(key, count)| b.get(*key) != Some(*count))
-                    .map(|(key, count)| format!("{key:?}: {count}"))
-                    .collect::<Vec<_>>()
-            };
+            let too_much = running
+                .iter()
+                .filter(|(key, pids)| pids.len() > 1 || !expected.contains(key));
+            let missing = expected.iter().filter(|key| !running.contains_key(key));
             panic!(
                 "seed {seed}: {} commands left; too much runs: {:?}, too little: {:?}\n{}",
                 left(),
-                wrong(&running, &expected),
-                wrong(&expected, &running),
+                too_much.collect::<Vec<_>>(),
+                missing.collect::<Vec<_>>(),
                 fleet.log()
             );
         }
@@ -253,10 +299,21 @@ fn after_any_storm_exactly_what_is_wanted_runs() {
         torture.commands,
         begun.elapsed()
     );
+    let count = expected.iter().filter(|(.., is_helper)| !is_helper).count();
     // What has just ended goes when the supervisor has seen it.
     fleet.wait("as many pid files as processes", || {
-        (fleet.pid_files().len() == expected.len()).then_some(())
+        (fleet.pid_files().len() == count).then_some(())
     });
+    if let Some(group) = &torture.group {
+        fleet.wait("as many control groups as processes", || {
+            (group.below().len() == count).then_some(())
+        });
+        for (key, pids) in torture.running() {
+            let own = fs::read_to_string(format!("/proc/{}/cgroup", pids[0])).unwrap();
+            let name = format!("/fleet-{}.{}-", key.0, key.1);
+            assert!(own.contains(&name), "{key:?}: {own}");
+        }
+    }
     fleet.wait("the end of all zombies", || {
         let task = format!("/proc/{0}/task/{0}/children", fleet.pid());
         let children = fs::read_to_string(task).unwrap();
@@ -267,8 +324,8 @@ fn after_any_storm_exactly_what_is_wanted_runs() {
     fleet.wait("as many pidfds as processes", || {
         let descriptors = process::descriptors(fleet.pid());
         let pidfds = descriptors.iter().filter(|target| target.contains("pidfd"));
-        (pidfds.count() == expected.len() && descriptors.len() < expected.len() + 20).then_some(())
+        (pidfds.count() == count && descriptors.len() < count + 20).then_some(())
     });
     // And so it stays.
-    assert_eq!(torture.running(), expected);
+    assert!(is_exactly(&torture.running(), &expected));
 }
