@@ -111,6 +111,7 @@ impl Supervisor {
             scan_inbox: true,
             scan_at: None,
             pending: Vec::new(),
+            told: BTreeSet::new(),
             answers: u32::MAX,
             leftovers: Vec::new(),
             since: since(),

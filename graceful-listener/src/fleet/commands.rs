@@ -23,8 +23,8 @@ pub(crate) struct Pending {
 impl Supervisor {
     /// Begins to carry out the commands that have come.
     pub(super) fn take_commands(&mut self) {
-        let requests = match self.inbox.pending() {
-            Ok(requests) => requests,
+        let found = match self.inbox.pending() {
+            Ok(found) => found,
             Err(error) => {
                 self.host.log.line(format_args!(
                     "failed to read {}: {}",
@@ -44,7 +44,15 @@ impl Supervisor {
                 ));
             }
         }
-        for request in requests {
+        for name in found.directories.difference(&self.told) {
+            self.host.log.line(format_args!(
+                "ignored {} in {}: it is a directory, expected a file",
+                printable(&name.to_string_lossy()),
+                self.directory.inbox().display()
+            ));
+        }
+        self.told = found.directories;
+        for request in found.requests {
             self.answers = self.answers.saturating_add(1);
             let name = request.name().to_owned();
             if self.pending.iter().any(|pending| pending.name == name) {

@@ -1,7 +1,8 @@
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,14 @@ pub(crate) struct Inbox {
     inbox: PathBuf,
     done: PathBuf,
     failed: PathBuf,
+}
+
+/// What was found in the inbox.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) requests: Vec<Request>,
+    /// What is there and cannot be answered.
+    pub(crate) directories: BTreeSet<OsString>,
 }
 
 /// A file in the inbox.
@@ -47,8 +56,12 @@ impl Inbox {
     }
 
     /// Returns what has not been answered, in the order in which it came.
-    pub(crate) fn pending(&self) -> io::Result<Vec<Request>> {
+    ///
+    /// What is no file is a request that is refused, but for directories, which may
+    /// hold anything: they stay, and are only told of.
+    pub(crate) fn pending(&self) -> io::Result<Found> {
         let mut requests = Vec::new();
+        let mut directories = BTreeSet::new();
         for entry in fs::read_dir(&self.inbox)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -59,13 +72,15 @@ impl Inbox {
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
-            if !metadata.is_file() {
+            if metadata.is_dir() {
+                directories.insert(name);
                 continue;
             }
             let arrival = (metadata.ctime(), metadata.ctime_nsec());
-            let command = match name.to_str() {
-                Some(text) => Command::parse(text),
-                None => Err("is no UTF-8".into()),
+            let command = match (name.to_str(), what_else(&metadata)) {
+                (_, Some(what)) => Err(format!("is {what}, expected a file")),
+                (Some(text), None) => Command::parse(text),
+                (None, None) => Err("is no UTF-8".into()),
             };
             // Clients' tags count up, for those that came at the same tick of the clock.
             let tag = tag(&name).to_vec();
@@ -74,7 +89,10 @@ impl Inbox {
         requests.sort_by(|(one, one_tag, first), (other, other_tag, second)| {
             (one, one_tag, &first.name).cmp(&(other, other_tag, &second.name))
         });
-        Ok(requests.into_iter().map(|(.., request)| request).collect())
+        Ok(Found {
+            requests: requests.into_iter().map(|(.., request)| request).collect(),
+            directories,
+        })
     }
 
     /// Answers a request: moves it to `done/` or `failed/` with the text in it.
@@ -102,8 +120,12 @@ impl Inbox {
         let written = write_new(&draft, text).and_then(|()| fs::rename(&draft, to.join(name)));
         match written {
             Ok(()) => ignore_missing(fs::remove_file(request)),
-            Err(_) => {
+            Err(error) => {
                 drop(fs::remove_file(&draft));
+                // Who reads answers must not come upon a FIFO.
+                if !fs::symlink_metadata(&request)?.is_file() {
+                    return Err(error);
+                }
                 fs::rename(request, to.join(name))
             }
         }
@@ -175,6 +197,20 @@ fn tag(name: &OsStr) -> &[u8] {
         Some(at) => &name[at + 1..],
         None => b"",
     }
+}
+
+/// Returns what it is, if it is no file. A link is never followed.
+fn what_else(metadata: &Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    let kinds = [
+        (kind.is_dir(), "a directory"),
+        (kind.is_symlink(), "a symbolic link"),
+        (kind.is_fifo(), "a FIFO"),
+        (kind.is_socket(), "a socket"),
+        (!kind.is_file(), "a device"),
+    ];
+    let found = kinds.into_iter().find(|(is_one, _)| *is_one);
+    found.map(|(_, what)| what)
 }
 
 /// Whether it is a file that is still being written.

@@ -54,6 +54,8 @@ pub(crate) struct Supervisor {
     /// When it is looked again, after something could not be read or written.
     pub(super) scan_at: Option<Moment>,
     pub(super) pending: Vec<Pending>,
+    /// What the inbox holds that is no command and stays there.
+    pub(super) told: BTreeSet<OsString>,
     /// Answers given since old ones were removed.
     pub(super) answers: u32,
     /// What processes that have ended have left.

@@ -1,5 +1,6 @@
+use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
@@ -16,6 +17,7 @@ use crate::watch::Watch;
 /// Where the kernel has no room for a watch, it is looked every second.
 #[derive(Debug)]
 pub(crate) struct Wakeup {
+    inbox: PathBuf,
     watched: Option<Watched>,
     look_at: Moment,
 }
@@ -50,6 +52,7 @@ impl Wakeup {
             })
             .ok();
         Self {
+            inbox: inbox.into(),
             watched,
             look_at: Moment::now(),
         }
@@ -76,7 +79,13 @@ impl Wakeup {
                 let name = name.and_then(|name| name.strip_suffix(".toml"));
                 seen.names.extend(name.map(str::to_owned));
             } else if event.wd == watched.inbox {
-                seen.inbox = true;
+                // A file that was made just now is still being written.
+                let is_file = |name: &OsStr| {
+                    let metadata = self.inbox.join(name).symlink_metadata();
+                    metadata.is_ok_and(|metadata| metadata.is_file())
+                };
+                let made = event.mask.contains(AddWatchFlags::IN_CREATE);
+                seen.inbox |= !made || !event.name.as_deref().is_some_and(is_file);
             } else {
                 // Some of what there was to tell is lost.
                 (seen.programs, seen.inbox) = (true, true);
@@ -109,9 +118,11 @@ impl Watched {
             | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_ONLYDIR;
         let programs = inotify.add_watch(programs, changes)?;
-        // What is moved away from here is moved by us.
-        let arrivals =
-            AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ONLYDIR;
+        // What is moved away from here is moved by us. What is no file is never closed.
+        let arrivals = AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_ONLYDIR;
         let inbox = inotify.add_watch(inbox, arrivals)?;
         Ok(Self {
             inotify,

@@ -1,5 +1,8 @@
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -21,7 +24,7 @@ fn put(inbox: &Inbox, name: &str) {
 }
 
 fn names(inbox: &Inbox) -> Vec<String> {
-    let pending = inbox.pending().unwrap();
+    let pending = inbox.pending().unwrap().requests;
     let text = |request: &Request| request.name().to_string_lossy().into_owned();
     pending.iter().map(text).collect()
 }
@@ -144,7 +147,7 @@ fn same_command_twice_is_two_requests() {
         inbox.submit(&command).unwrap(),
     );
     assert_ne!(first, second);
-    let pending = inbox.pending().unwrap();
+    let pending = inbox.pending().unwrap().requests;
     assert_eq!(pending.len(), 2);
     for request in &pending {
         assert_eq!(request.command, Ok(command.clone()));
@@ -161,16 +164,69 @@ fn only_whole_files_are_requests() {
     for name in [".start-a", "start-a~", "start-a.tmp"] {
         fs::write(inbox.inbox.join(name), "").unwrap();
     }
-    fs::create_dir(inbox.inbox.join("start-b")).unwrap();
-    symlink("/etc/passwd", inbox.inbox.join("start-c")).unwrap();
     put(&inbox, "start-d");
     put(&inbox, "nonsense");
-    let pending = inbox.pending().unwrap();
+    let pending = inbox.pending().unwrap().requests;
     let mut found: Vec<_> = pending.iter().map(|request| request.name()).collect();
     found.sort();
     assert_eq!(found, ["nonsense", "start-d"]);
     let nonsense = pending.iter().find(|one| one.name() == "nonsense").unwrap();
     assert!(nonsense.command.is_err());
+}
+
+#[test]
+fn what_is_no_file_is_refused_and_never_opened_or_followed() {
+    let (dir, inbox) = inbox();
+    let target = dir.path().join("target");
+    fs::write(&target, "kept").unwrap();
+    symlink(&target, inbox.inbox.join("start-link")).unwrap();
+    symlink("nowhere", inbox.inbox.join("start-lost")).unwrap();
+    mkfifo(&inbox.inbox.join("start-fifo"), Mode::S_IRWXU).unwrap();
+    let _socket = UnixListener::bind(inbox.inbox.join("start-socket")).unwrap();
+    fs::create_dir(inbox.inbox.join("start-directory")).unwrap();
+    fs::create_dir(inbox.inbox.join(".draft")).unwrap();
+    let found = inbox.pending().unwrap();
+    assert!(
+        found.directories.iter().eq(["start-directory"]),
+        "{found:?}"
+    );
+    assert_eq!(found.requests.len(), 4);
+    for request in found.requests {
+        let why = request.command.unwrap_err();
+        inbox.answer(&request.name, Err(&why)).unwrap();
+    }
+    let answer = |name: &str| inbox.answered(OsStr::new(name)).unwrap();
+    for (name, what) in [
+        ("start-link", "a symbolic link"),
+        ("start-lost", "a symbolic link"),
+        ("start-fifo", "a FIFO"),
+        ("start-socket", "a socket"),
+    ] {
+        let why = format!("is {what}, expected a file");
+        assert_eq!(answer(name), Some(Err(why)), "{name}");
+        let metadata = fs::symlink_metadata(inbox.failed.join(name)).unwrap();
+        assert!(metadata.is_file(), "{name}");
+    }
+    assert_eq!(list(&inbox.inbox), [".draft", "start-directory"]);
+    assert_eq!(fs::read_to_string(target).unwrap(), "kept");
+}
+
+#[test]
+fn what_is_no_file_stays_while_its_answer_cannot_be_written() {
+    let (_dir, inbox) = inbox();
+    for name in ["start-file", "start-fifo"] {
+        // Nothing can be written there.
+        fs::create_dir(inbox.failed.join(format!(".{name}"))).unwrap();
+    }
+    put(&inbox, "start-file");
+    mkfifo(&inbox.inbox.join("start-fifo"), Mode::S_IRWXU).unwrap();
+    inbox.answer(OsStr::new("start-file"), Err("why")).unwrap();
+    inbox
+        .answer(OsStr::new("start-fifo"), Err("why"))
+        .unwrap_err();
+    assert_eq!(list(&inbox.inbox), ["start-fifo"]);
+    let answer = inbox.answered(OsStr::new("start-file")).unwrap();
+    assert_eq!(answer, Some(Err(String::new())));
 }
 
 #[test]

@@ -1,5 +1,9 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 
 use super::fixture::{Fleet, SLEEP, shell, wait_for_end};
 
@@ -111,6 +115,41 @@ fn command_that_cannot_be_is_failed_with_the_reason() {
 }
 
 #[test]
+fn what_is_no_file_in_the_inbox_is_told_and_does_nothing() {
+    let fleet = Fleet::with("web", SLEEP);
+    fleet.wait_for("web", &["RUNNING"]);
+    let inbox = fleet.path().join("inbox");
+    fs::create_dir_all(inbox.join("stop-web@1/kept")).unwrap();
+    fleet.wait_for_log("ignored stop-web@1 in ");
+    mkfifo(&inbox.join("stop-web@2"), Mode::S_IRWXU).unwrap();
+    assert_eq!(
+        fleet.answer("stop-web@2").unwrap_err(),
+        "is a FIFO, expected a file"
+    );
+    symlink(
+        fleet.path().join("programs/web.toml"),
+        inbox.join("stop-web@3"),
+    )
+    .unwrap();
+    assert_eq!(
+        fleet.answer("stop-web@3").unwrap_err(),
+        "is a symbolic link, expected a file"
+    );
+    fleet.command("signal-web-CONT").unwrap();
+    fleet.wait_for("web", &["RUNNING"]);
+    assert!(inbox.join("stop-web@1/kept").exists());
+    assert!(fleet.path().join("programs/web.toml").exists());
+    assert_eq!(fleet.log().matches("ignored stop-web@1").count(), 1);
+    // Another one of the same name is another one.
+    fs::remove_dir_all(inbox.join("stop-web@1")).unwrap();
+    fleet.command("signal-web-CONT").unwrap();
+    fs::create_dir(inbox.join("stop-web@1")).unwrap();
+    fleet.wait("a second word", || {
+        (fleet.log().matches("ignored stop-web@1").count() == 2).then_some(())
+    });
+}
+
+#[test]
 fn start_that_comes_to_nothing_is_failed() {
     let definition = format!(
         "{}autostart = false\n",
@@ -156,7 +195,7 @@ fn commands_given_while_nobody_listens_are_carried_out_later() {
 fn half_written_command_is_not_taken() {
     let fleet = Fleet::with("web", SLEEP);
     let before = fleet.wait_for("web", &["RUNNING"]);
-    std::fs::write(fleet.path().join("inbox/.stop-web"), "").unwrap();
+    fs::write(fleet.path().join("inbox/.stop-web"), "").unwrap();
     fleet.command("signal-web-CONT").unwrap();
     assert_eq!(fleet.wait_for("web", &["RUNNING"]), before);
     assert!(fleet.path().join("inbox/.stop-web").exists());
