@@ -12,7 +12,6 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::bucket::Bucket;
 use super::counter::{self, Counter};
-use super::definition::Definition;
 use super::directory::Directory;
 use super::handover::{self, Record};
 use super::host::{CGROUPS, Host};
@@ -207,16 +206,15 @@ impl Supervisor {
         let file = self.directory.programs().join(format!("{name}.toml"));
         let memory = Memory::read(&self.host.run, name, &self.host.boot);
         let recalled = memory.and_then(|memory| {
-            let definition = Definition::parse(&file, &memory.definition).ok()?;
-            Some((memory, definition))
+            let recipe = Recipe::parse(&file, &memory.definition).ok()?;
+            Some((memory, recipe))
         });
-        let Some((memory, definition)) = recalled else {
+        let Some((memory, recipe)) = recalled else {
             // Of another life of this machine.
             drop(fs::remove_file(path));
             return;
         };
-        let text = memory.definition.clone();
-        let mut program = Program::new(name, text, definition, Some(&memory));
+        let mut program = Program::new(name, recipe, Some(&memory));
         program.set_remembered(&memory);
         for (index, state) in &memory.ended {
             let now = Moment::now();
@@ -257,7 +255,7 @@ impl Supervisor {
                 if let Some(process) = &instance.process {
                     program.adopt_outlets(process, &self.host);
                 }
-                let log = program.log.as_ref();
+                let log = program.log.as_deref();
                 instance.listen_to(log.filter(|log| instance.writes_to(log)));
                 program.instances.push(instance);
             }

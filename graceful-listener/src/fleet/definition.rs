@@ -223,9 +223,12 @@ impl Definition {
             listen: table.take("listen", value::listen).unwrap_or_default(),
         };
         let mut words = words?.into_iter();
+        let command = words.next()?;
+        let mut args: Vec<_> = words.chain(args).collect();
+        args.shrink_to_fit();
         Some(Self {
-            command: words.next()?,
-            args: words.chain(args).collect(),
+            command,
+            args,
             ..definition
         })
     }
@@ -286,6 +289,7 @@ fn limits(table: &mut Table<'_, '_>) -> Vec<Limit> {
         resource: Resource::RLIMIT_NOFILE,
         value,
     }));
+    limits.shrink_to_fit();
     limits
 }
 

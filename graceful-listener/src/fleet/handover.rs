@@ -212,10 +212,9 @@ impl Supervisor {
             .directory
             .programs()
             .join(format!("{}.toml", record.name));
-        let text = record.memory.definition.clone();
-        let definition = Definition::parse(&file, &text)
+        let recipe = Recipe::parse(&file, &record.memory.definition)
             .map_err(|why| Failure::new(format!("{}: cannot go on with it: {why}", record.name)))?;
-        let mut program = Program::new(&record.name, text, definition, Some(&record.memory));
+        let mut program = Program::new(&record.name, recipe, Some(&record.memory));
         program.removed = record.removed;
         program.error = record.error;
         program.halted = record.halted;
@@ -223,23 +222,21 @@ impl Supervisor {
         if let Some(log) = record.log {
             let log = LogCommand::take_up(log)
                 .map_err(|error| Failure::io("failed to take over a log", &error))?;
-            program.log = Some(log);
+            program.log = Some(log.into());
             program.watch_log(&self.host);
         }
         for socket in record.sockets {
             program.sockets.push(socket.take_up()?);
         }
         for record in record.instances {
-            let own = record.definition.as_ref().and_then(|text| {
-                let definition = Definition::parse(&file, text).ok()?;
-                Some(Rc::new(Recipe::new(text.clone(), definition)))
-            });
+            let own = record.definition.as_ref();
+            let own = own.and_then(|text| Recipe::parse(&file, text).ok());
             let recipe = own.unwrap_or_else(|| Rc::clone(&program.recipe));
             let mut instance =
                 Instance::new(record.index, record.generation, recipe, Moment::now());
             instance.take_up(&record);
             instance.has_room = record.pid.is_none();
-            let log = program.log.as_ref().filter(|log| instance.writes_to(log));
+            let log = program.log.as_deref().filter(|log| instance.writes_to(log));
             instance.tail = log.and_then(|log| log.tail.clone());
             if let Some(pid) = record.pid {
                 let process = Process::resume(pid, record.adopted);
@@ -280,7 +277,7 @@ impl Program {
             error: self.error.clone(),
             halted: self.halted.clone(),
             counted: self.counter().and_then(|counter| counter.count),
-            log: self.log.as_ref().map(LogCommand::record),
+            log: self.log.as_deref().map(LogCommand::record),
             sockets: self.sockets.iter().map(SocketRecord::new).collect(),
             instances: self
                 .instances
@@ -297,7 +294,7 @@ impl Instance {
         InstanceRecord {
             index: self.index,
             generation: self.generation,
-            definition: own.then(|| self.recipe.text.clone()),
+            definition: own.then(|| self.recipe.text.to_string()),
             retired: self.retired,
             machine: self.machine,
             pid: self.pid(),

@@ -57,7 +57,7 @@ impl Program {
                         Ok(tail) => log.tail = Some(tail.into()),
                         Err(error) => failed("the end of the log", &error),
                     }
-                    self.log = Some(log);
+                    self.log = Some(log.into());
                     self.watch_log(host);
                 }
                 Ok(None) => {}

@@ -4,7 +4,7 @@ use std::time::Duration;
 use std::vec;
 
 use super::counter::Counter;
-use super::definition::{Definition, Instances, LogTarget};
+use super::definition::{Instances, LogTarget};
 use super::host::Host;
 use super::instance::{Ended, Instance};
 use super::memory::Memory;
@@ -29,14 +29,15 @@ pub(crate) struct Program {
     /// It was stopped by a command.
     pub(crate) stopped: bool,
     scale: Option<u32>,
-    counter: Option<Counter>,
+    // Few have these two, and there may be thousands of programs.
+    counter: Option<Box<Counter>>,
     /// Why its file, as it is now, is not what runs.
     pub(crate) error: Option<String>,
     /// Why what is older is not replaced.
     pub(crate) halted: Option<String>,
     pub(crate) waiting_for: Option<String>,
     pub(crate) instances: Vec<Instance>,
-    pub(crate) log: Option<LogCommand>,
+    pub(crate) log: Option<Box<LogCommand>>,
     pub(crate) sockets: Sockets,
     /// When it could not be written down what a supervisor after us has to know.
     remember_at: Option<Moment>,
@@ -46,17 +47,12 @@ pub(crate) struct Program {
 
 impl Program {
     /// A program whose file is new, or that was left to us.
-    pub(crate) fn new(
-        name: &str,
-        text: String,
-        definition: Definition,
-        memory: Option<&Memory>,
-    ) -> Self {
-        let autostart = definition.autostart;
-        let counter = Counter::of(&definition.instances);
+    pub(crate) fn new(name: &str, recipe: Rc<Recipe>, memory: Option<&Memory>) -> Self {
+        let autostart = recipe.definition.autostart;
+        let counter = Counter::of(&recipe.definition.instances).map(Box::new);
         Self {
             name: name.into(),
-            recipe: Rc::new(Recipe::new(text, definition)),
+            recipe,
             generation: memory.map_or(1, |memory| memory.generation),
             removed: false,
             stopped: memory.map_or(!autostart, |memory| memory.stopped),
@@ -74,22 +70,20 @@ impl Program {
     }
 
     /// Goes over to another definition.
-    pub(crate) fn redefine(&mut self, text: String, definition: Definition, host: &Host) {
+    pub(crate) fn redefine(&mut self, recipe: Rc<Recipe>, host: &Host) {
         self.error = None;
-        let recipe = Recipe::new(text, definition);
-        if recipe.definition.instances != self.recipe.definition.instances {
-            self.counter = Counter::of(&recipe.definition.instances);
+        let before = std::mem::replace(&mut self.recipe, recipe);
+        let definition = &self.recipe.definition;
+        if definition.instances != before.definition.instances {
+            self.counter = Counter::of(&definition.instances).map(Box::new);
             self.scale = None;
         }
-        let recipe = Rc::new(recipe);
-        let another = recipe.makes_another(&self.recipe);
         if self.removed {
-            self.stopped = !recipe.definition.autostart;
+            self.stopped = !definition.autostart;
             self.scale = None;
         }
         self.removed = false;
-        self.recipe = Rc::clone(&recipe);
-        if another {
+        if self.recipe.makes_another(&before) {
             self.renew();
             host.log.line(format_args!(
                 "{}: its file has changed, generation {} begins",
@@ -98,7 +92,7 @@ impl Program {
         } else {
             for instance in &mut self.instances {
                 if instance.generation == self.generation {
-                    instance.recipe = Rc::clone(&recipe);
+                    instance.recipe = Rc::clone(&self.recipe);
                 }
             }
             host.log
@@ -414,7 +408,7 @@ impl Program {
             return None;
         }
         let outlets = Outlets {
-            log: self.log.as_ref(),
+            log: self.log.as_deref(),
             sockets: &self.sockets,
             generation: instance.generation,
         };
@@ -434,7 +428,7 @@ impl Program {
             return Ok(());
         };
         if self.log.as_ref().is_none_or(|log| log.command != *command) {
-            self.log = Some(LogCommand::kept(command.clone())?);
+            self.log = Some(LogCommand::kept(command.clone())?.into());
             self.look_after_log(host);
         }
         Ok(())
@@ -454,8 +448,8 @@ impl Program {
         self.instances
             .iter()
             .any(|instance| instance.pid() == Some(pid))
-            || self.counter.as_ref().and_then(Counter::pid) == Some(pid)
-            || self.log.as_ref().and_then(LogCommand::pid) == Some(pid)
+            || self.counter_pid() == Some(pid)
+            || self.log_pid() == Some(pid)
     }
 
     /// Takes note of the end of the instance with this process.
@@ -490,31 +484,41 @@ impl Program {
         Ok(count)
     }
 
-    /// Looks after what runs beside the instances.
-    pub(crate) fn counter_mut(&mut self) -> Option<&mut Counter> {
-        if self.stopped || self.removed || self.scale.is_some() {
-            return None;
-        }
-        self.counter.as_mut()
-    }
-
     /// Takes note of what is written down.
     pub(super) fn set_remembered(&mut self, memory: &Memory) {
         self.remembered = memory.digest();
     }
 
-    pub(crate) const fn counter(&self) -> Option<&Counter> {
-        self.counter.as_ref()
+    /// Returns true if a command is asked, from time to time, how many instances
+    /// there are to be.
+    pub(crate) fn is_counted(&self) -> bool {
+        let asks = !self.stopped && !self.removed && self.scale.is_none();
+        asks && self.counter.is_some()
+    }
+
+    pub(crate) fn counter(&self) -> Option<&Counter> {
+        self.counter.as_deref()
+    }
+
+    pub(crate) fn counter_mut(&mut self) -> Option<&mut Counter> {
+        self.counter.as_deref_mut()
+    }
+
+    /// Returns the process that counts its instances just now.
+    pub(crate) fn counter_pid(&self) -> Option<i32> {
+        self.counter().and_then(Counter::pid)
+    }
+
+    /// Returns the process that reads what its instances write.
+    pub(crate) fn log_pid(&self) -> Option<i32> {
+        self.log.as_deref().and_then(LogCommand::pid)
     }
 
     pub(crate) fn deadline(&self) -> Option<Moment> {
-        let counter = if self.stopped || self.removed || self.scale.is_some() {
-            None
-        } else {
-            self.counter.as_ref().and_then(Counter::deadline)
-        };
+        let counter = self.counter().filter(|_| self.is_counted());
+        let counter = counter.and_then(Counter::deadline);
         let instances = self.instances.iter().filter_map(Instance::deadline).min();
-        let log = self.log.as_ref().and_then(LogCommand::deadline);
+        let log = self.log.as_deref().and_then(LogCommand::deadline);
         [counter, instances, self.remember_at, log]
             .into_iter()
             .flatten()
@@ -557,7 +561,7 @@ impl Program {
         };
         Memory {
             boot: boot.into(),
-            definition: self.recipe.text.clone(),
+            definition: self.recipe.text.to_string(),
             generation: self.generation,
             stopped: self.stopped,
             scale: self.scale,
@@ -593,10 +597,6 @@ impl Program {
         if let Some(counter) = &mut self.counter {
             counter.count = count;
         }
-    }
-
-    pub(crate) const fn counter_for_answer(&mut self) -> Option<&mut Counter> {
-        self.counter.as_mut()
     }
 
     pub(crate) fn status(&self) -> ProgramStatus {

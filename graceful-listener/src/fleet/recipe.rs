@@ -1,6 +1,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::libc;
 
@@ -22,7 +23,7 @@ use crate::variables::{self, Variables};
 pub(crate) struct Recipe {
     pub(crate) definition: Definition,
     /// The file that it was read from.
-    pub(crate) text: String,
+    pub(crate) text: Box<str>,
     pub(crate) policy: Policy,
 }
 
@@ -41,7 +42,17 @@ impl Refusal {
 }
 
 impl Recipe {
-    pub(crate) fn new(text: String, definition: Definition) -> Self {
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    ///
+    /// Fails with all that is wrong in it.
+    pub(crate) fn parse(file: &Path, text: &str) -> Result<Rc<Self>, String> {
+        let definition = Definition::parse(file, text)?;
+        Ok(Rc::new(Self::new(text.into(), definition)))
+    }
+
+    fn new(text: Box<str>, definition: Definition) -> Self {
         let policy = Policy {
             restart: definition.restart,
             start_time: definition.start_seconds,

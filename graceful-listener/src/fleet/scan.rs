@@ -2,9 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use super::definition::Definition;
 use super::program::Program;
+use super::recipe::Recipe;
 use super::supervisor::{AGAIN, Supervisor};
 use crate::failure::reason;
 use crate::moment::Moment;
@@ -88,8 +90,8 @@ impl Supervisor {
         }
         self.refuse_circles(&mut accepted);
         let mut changed = false;
-        for (name, (text, definition)) in accepted {
-            changed |= self.apply(&name, text, definition);
+        for (name, recipe) in accepted {
+            changed |= self.apply(&name, recipe);
         }
         if changed {
             self.arrange();
@@ -97,19 +99,20 @@ impl Supervisor {
     }
 
     /// Takes out the definitions by which programs would wait for each other.
-    fn refuse_circles(&mut self, accepted: &mut BTreeMap<String, (String, Definition)>) {
+    fn refuse_circles(&mut self, accepted: &mut BTreeMap<String, Rc<Recipe>>) {
         loop {
             let old = self
                 .programs
                 .iter()
                 .filter(|program| !program.removed && !accepted.contains_key(&*program.name))
-                .map(|program| (&*program.name, &program.recipe.definition));
+                .map(|program| (&*program.name, &program.recipe));
             let new = accepted
                 .iter()
-                .map(|(name, (_, definition))| (name.as_str(), definition));
-            let all = old
-                .chain(new)
-                .map(|(name, definition)| (name, definition.priority, &definition.depends_on[..]));
+                .map(|(name, recipe)| (name.as_str(), recipe));
+            let all = old.chain(new).map(|(name, recipe)| {
+                let definition = &recipe.definition;
+                (name, definition.priority, &definition.depends_on[..])
+            });
             let Err(circle) = super::order::order(all) else {
                 return;
             };
@@ -158,31 +161,28 @@ impl Supervisor {
     }
 
     /// Returns true if the order of starts may have changed.
-    fn apply(&mut self, name: &str, text: String, definition: Definition) -> bool {
+    fn apply(&mut self, name: &str, recipe: Rc<Recipe>) -> bool {
         self.refused.remove(name);
         self.host.changed.set(true);
         let position = self.names.get(name).copied();
         let known = position.map(|position| &mut self.programs[position]);
         match known {
-            Some(program) if program.recipe.definition == definition && !program.removed => {
+            Some(program) if program.recipe.definition == recipe.definition && !program.removed => {
                 program.error = None;
                 false
             }
             Some(program) => {
-                program.redefine(text, definition, &self.host);
+                program.redefine(recipe, &self.host);
                 true
             }
             None => {
-                self.programs
-                    .push(Program::new(name, text, definition, None));
+                self.programs.push(Program::new(name, recipe, None));
                 true
             }
         }
     }
 }
 
-fn read(path: &Path) -> Result<(String, Definition), String> {
-    let text = Definition::text(path)?;
-    let definition = Definition::parse(path, &text)?;
-    Ok((text, definition))
+fn read(path: &Path) -> Result<Rc<Recipe>, String> {
+    Recipe::parse(path, &Definition::text(path)?)
 }

@@ -15,7 +15,6 @@ use super::scan::Stamp;
 use super::status::{ProgramStatus, Status};
 use super::wakeup::Wakeup;
 use crate::failure::{Failure, reason};
-use crate::log_command::LogCommand;
 use crate::manager::Manager;
 use crate::moment::Moment;
 use crate::notify::NotifyReceiver;
@@ -178,17 +177,16 @@ impl Supervisor {
             .filter(|instance| overdue(instance.verdict_at))
             .filter_map(super::instance::Instance::pid)
             .collect();
-        if program.counter().is_some() {
+        if program.is_counted() && !self.stopping {
             let (name, recipe) = (Rc::clone(&program.name), Rc::clone(&program.recipe));
             if let Some(counter) = program.counter_mut()
-                && !self.stopping
                 && let Some(pid) = counter.advance(&name, &recipe, &self.host)
             {
                 self.owners.insert(pid, position);
             }
         }
         program.look_after_log(&self.host);
-        let log = program.log.as_ref().and_then(LogCommand::pid);
+        let log = program.log_pid();
         self.owners.extend(log.map(|pid| (pid, position)));
         program.reconcile(down, &self.host);
         for pid in unknown {
@@ -270,8 +268,7 @@ impl Supervisor {
                 }
                 room -= 1;
                 let started = program.start(slot, &self.host);
-                let log = program.log.as_ref().and_then(LogCommand::pid);
-                let pids = started.into_iter().chain(log);
+                let pids = started.into_iter().chain(program.log_pid());
                 self.owners.extend(pids.map(|pid| (pid, position)));
             }
             // What is up at once is what the next one to be replaced has waited for.
@@ -301,9 +298,9 @@ impl Supervisor {
             return;
         };
         let program = &mut self.programs[position];
-        if program.counter().and_then(super::counter::Counter::pid) == Some(pid) {
+        if program.counter_pid() == Some(pid) {
             let name = Rc::clone(&program.name);
-            if let Some(counter) = program.counter_for_answer() {
+            if let Some(counter) = program.counter_mut() {
                 counter.hear(&name, &self.host);
                 if counter.pid().is_none() {
                     self.owners.remove(&pid);
@@ -311,7 +308,7 @@ impl Supervisor {
             }
             return;
         }
-        if program.log.as_ref().and_then(LogCommand::pid) == Some(pid) {
+        if program.log_pid() == Some(pid) {
             // It is looked after with everything else.
             return;
         }
@@ -446,11 +443,7 @@ impl Supervisor {
                 .instances
                 .iter()
                 .filter_map(|instance| instance.pid());
-            let others = program
-                .counter()
-                .and_then(|counter| counter.pid())
-                .into_iter()
-                .chain(program.log.as_ref().and_then(LogCommand::pid));
+            let others = program.counter_pid().into_iter().chain(program.log_pid());
             self.owners
                 .extend(pids.chain(others).map(|pid| (pid, position)));
         }
