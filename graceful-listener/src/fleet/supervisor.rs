@@ -177,6 +177,10 @@ impl Supervisor {
             .filter(|instance| overdue(instance.verdict_at))
             .filter_map(super::instance::Instance::pid)
             .collect();
+        for pid in unknown {
+            self.bury(pid);
+        }
+        let program = &mut self.programs[position];
         if program.is_counted() && !self.stopping {
             let (name, recipe) = (Rc::clone(&program.name), Rc::clone(&program.recipe));
             if let Some(counter) = program.counter_mut()
@@ -189,9 +193,6 @@ impl Supervisor {
         let log = program.log_pid();
         self.owners.extend(log.map(|pid| (pid, position)));
         program.reconcile(down, &self.host);
-        for pid in unknown {
-            self.bury(pid);
-        }
     }
 
     /// Returns the programs that something depends on that still runs, if the
