@@ -305,7 +305,7 @@ fn link((code, url, hits, created_at): Row) -> Link {
 }
 
 /// How long a request waits for a connection, or for a locked SQLite file.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use sql_trace::TestPostgres;
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::deployment::Deployment;
@@ -74,8 +75,11 @@ fn kill(pid: i32) -> Result<(), String> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn lock(database: &Path, time: Duration) -> sqlx::Result<()> {
-    let url = format!("sqlite:{}", database.display());
-    let mut connection = SqliteConnection::connect(&url).await?;
+    let options = SqliteConnectOptions::new()
+        .filename(database)
+        // The service has it most of the time.
+        .busy_timeout(Duration::from_secs(60));
+    let mut connection = SqliteConnection::connect_with(&options).await?;
     connection.execute("BEGIN IMMEDIATE").await?;
     thread::sleep(time);
     connection.execute("ROLLBACK").await?;
