@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::clock::{Clock, NANOS};
+use crate::clock::{Clock, DAY, NANOS};
 #[cfg(any(feature = "gzip", feature = "zstd"))]
 use crate::compress::Compression;
 use crate::error::Error;
@@ -486,8 +486,6 @@ fn lock_path(pattern: &Pattern, root: &Path) -> PathBuf {
 
 /// What a file system takes, less what we may add.
 const LONGEST_NAME: usize = 255 - 24;
-
-const DAY: i64 = 86_400;
 
 const LONGEST_PERIOD: i64 = 100 * 366 * DAY;
 

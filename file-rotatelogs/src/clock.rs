@@ -207,3 +207,6 @@ fn system_nanos() -> i64 {
 
 /// Nanoseconds in a second.
 pub(crate) const NANOS: i64 = 1_000_000_000;
+
+/// Seconds in a day.
+pub(crate) const DAY: i64 = 86_400;

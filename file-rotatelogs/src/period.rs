@@ -1,3 +1,4 @@
+use crate::clock::DAY;
 use crate::zone::{Instants, Zone};
 
 /// One turn of the clock between two rotations: from `start` to just before `end`,
@@ -71,7 +72,7 @@ fn floor(local: i64, length: i64) -> i64 {
 }
 
 /// 0001-01-01 00:00:00, a Monday.
-const EPOCH: i64 = -719_162 * 86_400;
+const EPOCH: i64 = -719_162 * DAY;
 
 #[cfg(test)]
 mod tests {

@@ -227,20 +227,20 @@ impl RotateLogs {
 impl Write for RotateLogs {
     #[inline]
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        self.append(record)
+        (&*self).write(record)
     }
 
     #[inline]
     fn write_all(&mut self, record: &[u8]) -> io::Result<()> {
-        self.append(record).map(drop)
+        (&*self).write_all(record)
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.append_vectored(parts)
+        (&*self).write_vectored(parts)
     }
 
     fn write_fmt(&mut self, arguments: fmt::Arguments<'_>) -> io::Result<()> {
-        with_line(arguments, |line| self.append(line).map(drop))
+        (&*self).write_fmt(arguments)
     }
 
     /// Does nothing: each record has been written when `write` returns.

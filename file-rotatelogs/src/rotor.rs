@@ -2,7 +2,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::clock::{self, NANOS};
+use crate::clock::{self, DAY, NANOS};
 use crate::event::{Attempt, Event};
 use crate::housekeeper::{ROUND, SOON};
 use crate::lock::{Held, Note};
@@ -402,4 +402,4 @@ pub(crate) const LONGEST_STALL: i64 = NANOS / 1000;
 const PATIENCE_WITH_OTHERS: i64 = NANOS;
 
 /// How far, in seconds, clocks may be set back with the file staying the same.
-const PATIENCE_WITH_CLOCKS: i64 = 86_400;
+const PATIENCE_WITH_CLOCKS: i64 = DAY;

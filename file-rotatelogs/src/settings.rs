@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, DAY};
 #[cfg(any(feature = "gzip", feature = "zstd"))]
 use crate::compress::Compression;
 use crate::event::Listener;
@@ -62,7 +62,7 @@ impl Cadence {
         match self {
             Self::Never => None,
             Self::Every(length) => Some(length),
-            Self::ByName => Some(86_400),
+            Self::ByName => Some(DAY),
         }
     }
 }

@@ -1,6 +1,7 @@
 use std::ops::Range;
 
 use crate::PatternError;
+use crate::clock::DAY;
 
 /// A piece of a pattern: text, or one value of the time.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -277,5 +278,3 @@ impl Items {
 
 /// Longer than any file name.
 const WIDEST: usize = 255;
-
-const DAY: i64 = 86_400;

@@ -5,6 +5,7 @@ use jiff::tz::Offset;
 
 use super::Pattern;
 use super::directive::{Field, Item};
+use crate::clock::DAY;
 use crate::stamp::Stamp;
 use crate::zone::{Instants, Zone, date};
 
@@ -128,7 +129,7 @@ impl Values {
                 }
             }
         }
-        times.retain(|time| (0..=86_400).contains(time));
+        times.retain(|time| (0..=DAY).contains(time));
         times
     }
 
@@ -425,8 +426,6 @@ const MOST_RENDERINGS: usize = 20_000;
 
 /// A year of four times a day: where the zone is shown, one of them has it.
 const MOST_TIMES: usize = 4 * 366;
-
-const DAY: i64 = 86_400;
 
 /// Farther from 1970 than any time that has a date, in seconds.
 const FARTHEST: i64 = 1_000_000_000_000;
