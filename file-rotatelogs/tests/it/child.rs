@@ -84,6 +84,15 @@ impl Child {
         }
     }
 
+    /// Starts a process whose system calls are written to a file by strace.
+    pub(crate) fn traced(options: &[&str], trace: &Path) -> Self {
+        let trace = trace.to_str().unwrap();
+        Self::start_as(&Start {
+            under: &[&["strace", "-f", "-qq"], options, &["-o", trace]].concat(),
+            user: None,
+        })
+    }
+
     /// Starts a process and has it open a log.
     pub(crate) fn with_log(settings: &[&str]) -> Self {
         let mut child = Self::start();

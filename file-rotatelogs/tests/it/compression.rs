@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use file_rotatelogs::{Compression, RotateLogs};
 
-use crate::child::{Child, Start};
+use crate::child::Child;
 use crate::support::{Events, PATIENCE, Scratch, contents, expect, names, need, tree, wait_until};
 
 const BOTH: [(Compression, &str); 2] = [(Compression::Gzip, "gz"), (Compression::Zstd, "zst")];
@@ -202,19 +202,7 @@ fn original_goes_only_when_the_compressed_file_is_on_the_disk() {
     let scratch = Scratch::with_programs();
     let trace = scratch.join("trace");
     let calls = "trace=openat,fsync,rename,renameat,renameat2,unlink,unlinkat";
-    let mut child = Child::start_as(&Start {
-        under: &[
-            "strace",
-            "-f",
-            "-y",
-            "-qq",
-            "-e",
-            calls,
-            "-o",
-            trace.to_str().unwrap(),
-        ],
-        user: None,
-    });
+    let mut child = Child::traced(&["-y", "-e", calls], &trace);
     let log = scratch.join("a.log");
     let log = log.to_str().unwrap();
     child.open(&[&*format!("pattern={log}"), "gzip"]).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use file_rotatelogs::{NonBlocking, Overflow, RotateLogs};
 
 use crate::allocator::allocations;
-use crate::child::{Child, Start};
+use crate::child::Child;
 use crate::support::{Scratch, need, wait_until};
 
 #[test]
@@ -94,10 +94,7 @@ fn record_is_one_system_call() {
     let scratch = Scratch::with_programs();
     let trace = scratch.join("trace");
     for settings in [&["lazy"][..], &["bytes=10000000", "files=5", "gzip"]] {
-        let mut child = Child::start_as(&Start {
-            under: &["strace", "-f", "-qq", "-o", trace.to_str().unwrap()],
-            user: None,
-        });
+        let mut child = Child::traced(&[], &trace);
         let log = format!("pattern={}", scratch.join("a.%Y%m%d").to_str().unwrap());
         child.open(&[&[&*log], settings].concat()).unwrap();
         child.tell("write\tfirst").unwrap();
@@ -138,18 +135,7 @@ fn file_is_brought_to_the_disk_as_often_as_the_policy_says() {
     let synced = |settings: &[&str], act: &dyn Fn(&mut Child)| {
         let scratch = Scratch::with_programs();
         let trace = scratch.join("trace");
-        let mut child = Child::start_as(&Start {
-            under: &[
-                "strace",
-                "-f",
-                "-qq",
-                "-e",
-                "trace=fdatasync",
-                "-o",
-                trace.to_str().unwrap(),
-            ],
-            user: None,
-        });
+        let mut child = Child::traced(&["-e", "trace=fdatasync"], &trace);
         let log = format!("pattern={}", scratch.join("a.log").to_str().unwrap());
         child.open(&[&[&*log], settings].concat()).unwrap();
         act(&mut child);
@@ -221,20 +207,9 @@ fn chores_after_a_rotation(chore: &str, settings: &str, call: &str, files: u32) 
     for number in 1..=files {
         fs::write(directory.join(format!("a.log.{number}")), "old").unwrap();
     }
-    let mut child = Child::start_as(&Start {
-        under: &[
-            "strace",
-            "-f",
-            "-qq",
-            "-e",
-            "trace=statx,unlink,rename,symlink",
-            "-e",
-            "inject=symlink:delay_enter=200000",
-            "-o",
-            trace.to_str().unwrap(),
-        ],
-        user: None,
-    });
+    let calls = "trace=statx,unlink,rename,symlink";
+    let slowly = "inject=symlink:delay_enter=200000";
+    let mut child = Child::traced(&["-e", calls, "-e", slowly], &trace);
     let log = format!("pattern={}", directory.join("a.log").to_str().unwrap());
     let link = format!("link={}", directory.join("current").to_str().unwrap());
     child.open(&[&log, &link, settings]).unwrap();

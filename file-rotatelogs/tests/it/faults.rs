@@ -501,20 +501,8 @@ fn batch_is_given_up_when_each_failure_takes_long() {
     }
     let scratch = Scratch::with_programs();
     let (path, trace) = (scratch.join("a.log"), scratch.join("trace"));
-    let mut child = Child::start_as(&Start {
-        under: &[
-            "strace",
-            "-f",
-            "-qq",
-            "-P",
-            path.to_str().unwrap(),
-            "-e",
-            "inject=write:error=EIO:delay_enter=30000",
-            "-o",
-            trace.to_str().unwrap(),
-        ],
-        user: None,
-    });
+    let failing = "inject=write:error=EIO:delay_enter=30000";
+    let mut child = Child::traced(&["-P", path.to_str().unwrap(), "-e", failing], &trace);
     let log = format!("pattern={}", path.to_str().unwrap());
     // The thread is held up by its first failure until the others are queued, so that they
     // are one batch.
