@@ -10,7 +10,11 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 use std::{env, fmt, process};
 
+#[cfg(feature = "serve")]
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+#[cfg(feature = "serve")]
+use nix::sys::socket::send;
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, recvmsg, sendmsg,
@@ -102,6 +106,21 @@ impl Notifier {
             .send(message.to_string().as_bytes())
             .map_err(|error| target.failed(error))?;
         Ok(true)
+    }
+
+    /// Sends one message unless the receiver has no room for it yet, which false means.
+    #[cfg(feature = "serve")]
+    pub(crate) fn try_send(&self, message: &NotifyMessage) -> Result<bool, NotifyError> {
+        let Some(target) = &self.target else {
+            return Ok(true);
+        };
+        let socket = target.connect()?;
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        match send(socket.as_raw_fd(), message.to_string().as_bytes(), flags) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN) => Ok(false),
+            Err(errno) => Err(target.failed(errno.into())),
+        }
     }
 
     /// Waits until the receiver has taken all that was sent before.

@@ -20,13 +20,14 @@ impl Manager {
 
     /// Sends a message, and logs if that fails: the service goes on without.
     pub(super) async fn tell(&self, message: NotifyMessage) {
-        if !self.0.is_listened_to() {
-            return;
+        let mut sent = self.0.try_send(&message);
+        if let Ok(false) = sent {
+            // A manager that does not listen must not hold up a thread that serves.
+            let notifier = Arc::clone(&self.0);
+            let waiting = spawn_blocking(move || notifier.send(&message));
+            sent = waiting.await.unwrap_or(Ok(false));
         }
-        let notifier = Arc::clone(&self.0);
-        // A manager that does not listen must not hold up a thread that serves.
-        let sent = spawn_blocking(move || notifier.send(&message)).await;
-        if let Ok(Err(error)) = sent {
+        if let Err(error) = sent {
             warn!(error = report(&error), "cannot notify");
         }
     }

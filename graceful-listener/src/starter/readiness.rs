@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::Starter;
-use super::worker::Phase;
+use super::worker::{Phase, Worker};
 use crate::failure::reason;
 use crate::moment::Moment;
 use crate::process::lineage;
@@ -19,8 +19,9 @@ impl Starter {
                 Ok(Some(notification)) if notification.message.value("BARRIER").is_some() => {}
                 Ok(Some(notification)) => {
                     // At once: it may end when the next message, a barrier, is taken.
-                    let line: Vec<_> = lineage(notification.pid.cast_signed()).collect();
-                    heard.push((line, notification));
+                    let worker = lineage(notification.pid.cast_signed())
+                        .find_map(|ancestor| self.worker_of(ancestor));
+                    heard.push((worker, notification));
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -32,13 +33,13 @@ impl Starter {
                 }
             }
         }
-        for (line, notification) in heard {
+        for (pid, notification) in heard {
             let mut all = self
                 .current
                 .iter_mut()
                 .chain(&mut self.candidate)
                 .chain(&mut self.old);
-            let Some(worker) = all.find(|worker| is_descendant(&line, worker.pid())) else {
+            let Some(worker) = all.find(|worker| Some(worker.pid()) == pid) else {
                 self.log.line(format_args!(
                     "ignored a notification from process {}, which is no worker's",
                     notification.pid
@@ -62,11 +63,12 @@ impl Starter {
             }
         }
     }
-}
 
-/// Returns true if a process of this lineage is the worker, was started by it or by
-/// what it started, or belongs to its process group.
-fn is_descendant(line: &[(i32, i32)], worker: i32) -> bool {
-    line.iter()
-        .any(|&(pid, group)| pid == worker || group == worker)
+    /// Returns the number of the worker that this process is, or whose process group it
+    /// belongs to.
+    fn worker_of(&self, (pid, group): (i32, i32)) -> Option<i32> {
+        self.workers()
+            .map(Worker::pid)
+            .find(|worker| [pid, group].contains(worker))
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
 use graceful_listener::NotifyReceiver;
@@ -191,6 +192,33 @@ fn service_without_anybody_to_notify_serves() {
             "cannot notify"
         });
     }
+}
+
+#[test]
+fn manager_that_does_not_listen_holds_nothing_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let deaf = UnixDatagram::bind(&path).unwrap();
+    let other = UnixDatagram::unbound().unwrap();
+    other.connect(&path).unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send(b"STATUS=full").is_ok() {}
+    let mut service = Service::on_a_port(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    service.wait_for("cannot notify");
+    let mut client = Client::connect(service.address()).unwrap();
+    assert_eq!(client.get("/").unwrap().status(), 200);
+    drop(client);
+    // There is room for one message.
+    deaf.recv(&mut [0; 64]).unwrap();
+    service.signal(Signal::SIGTERM);
+    assert!(service.wait().success());
+    deaf.set_nonblocking(true).unwrap();
+    let mut message = [0; 4096];
+    let mut last = String::new();
+    while let Ok(length) = deaf.recv(&mut message) {
+        last = String::from_utf8_lossy(&message[..length]).into_owned();
+    }
+    assert!(last.starts_with("STOPPING=1\n"), "{last}");
 }
 
 #[test]
