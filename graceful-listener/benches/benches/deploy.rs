@@ -19,6 +19,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use load::{Load, Target};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 #[path = "../../tests/it/load.rs"]
 #[expect(dead_code, reason = "the tests ask for more")]
@@ -79,7 +81,7 @@ fn measure(round: usize, name: &str, address: SocketAddr, switches: usize, maste
         sleep(PAUSE);
         if let Some(pid) = master {
             running.note_switch();
-            signal(pid, "HUP");
+            send(pid, Signal::SIGHUP);
         }
     }
     sleep(PAUSE);
@@ -89,11 +91,9 @@ fn measure(round: usize, name: &str, address: SocketAddr, switches: usize, maste
     );
 }
 
-fn signal(pid: u32, signal: &str) {
-    let status = Command::new("kill")
-        .args(["-s", signal, &pid.to_string()])
-        .status();
-    assert!(status.expect("kill runs").success());
+/// By a call of our own: to start `kill` takes more than some switches do.
+fn send(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.cast_signed()), signal).expect("the process exists");
 }
 
 struct Nginx {
@@ -168,7 +168,7 @@ impl StartServer {
 
 impl Drop for StartServer {
     fn drop(&mut self) {
-        signal(self.child.id(), "TERM");
+        send(self.child.id(), Signal::SIGTERM);
         self.child.wait().expect("it ends");
     }
 }

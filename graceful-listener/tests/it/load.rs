@@ -207,11 +207,27 @@ impl Report {
         let last = self.switches[..self.switches.partition_point(before)].last();
         last.is_some_and(|switch| began < *switch + SWITCH)
     }
+
+    /// Returns the 99th percentile of each switch by itself.
+    fn p99s_at_switches(&self, outcome: &Outcome) -> Vec<Duration> {
+        let p99s = self.switches.iter().map(|switch| {
+            let at = *switch..*switch + SWITCH;
+            let fast = outcome.answers.iter().filter(|answer| !answer.is_slow);
+            let took = sorted(
+                fast.filter(|answer| at.contains(&answer.began))
+                    .map(|answer| answer.took),
+            );
+            at_share(&took, 0.99)
+        });
+        sorted(p99s)
+    }
 }
 
 /// A line for all requests of a kind, and if there were switches, those in the time
 /// after one, and the others. The last two columns count in for how long a request
-/// had failed before it was answered.
+/// had failed before it was answered. A machine that stands still for some milliseconds
+/// now and then decides about the 99th percentile of all switches, not about that of
+/// most single ones, hence their quartiles.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -229,6 +245,12 @@ impl fmt::Display for Report {
                 writeln!(f, "  at a switch  {at}")?;
                 let away = outcome.line(|began| !self.is_at_a_switch(began));
                 writeln!(f, "  otherwise    {away}")?;
+                let p99s = self.p99s_at_switches(outcome);
+                let [first, median, third] = [0.25, 0.5, 0.75].map(|share| quantile(&p99s, share));
+                writeln!(
+                    f,
+                    "  p99 of one switch: median {median:.3}, quartiles {first:.3} and {third:.3} ms"
+                )?;
             }
             for (failure, count) in &outcome.failures {
                 writeln!(f, "  {count} {failure}")?;
@@ -302,9 +324,13 @@ fn sorted(times: impl Iterator<Item = Duration>) -> Vec<Duration> {
 
 /// Returns it in milliseconds.
 fn quantile(sorted: &[Duration], share: f64) -> f64 {
+    at_share(sorted, share).as_secs_f64() * 1e3
+}
+
+fn at_share(sorted: &[Duration], share: f64) -> Duration {
     let last = sorted.len().saturating_sub(1);
     let time = sorted.get((last as f64 * share).round() as usize);
-    time.map_or(0.0, |time| time.as_secs_f64() * 1e3)
+    time.copied().unwrap_or_default()
 }
 
 struct Connection(BufReader<Box<dyn Duplex>>);
