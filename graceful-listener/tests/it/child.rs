@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::process::Command;
 
-const ROLE: &str = "GRACEFUL_LISTENER_TEST_ROLE";
+pub(crate) const ROLE: &str = "GRACEFUL_LISTENER_TEST_ROLE";
 
 /// A command that runs the test `name` with the variable that makes it act.
 pub(crate) fn role(name: &str) -> Command {

@@ -22,11 +22,11 @@ pub(crate) fn wait_until_stopped(pid: u32) {
     });
 }
 
-/// Whether the process is this binary, in one of its roles.
+/// Whether the process is this binary, or a copy of it, in one of its roles.
 pub(crate) fn is_role(pid: i32) -> bool {
-    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let ours = std::env::current_exe().unwrap();
-    command.starts_with(ours.as_os_str().as_encoded_bytes())
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = environment.split(|byte| *byte == 0);
+    variables.any(|variable| variable.starts_with(crate::child::ROLE.as_bytes()))
 }
 
 /// What the descriptors of a process refer to.
