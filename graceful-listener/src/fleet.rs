@@ -1,8 +1,8 @@
 pub(crate) use self::handover::RESUME;
+#[cfg(fuzzing)]
+pub(crate) use self::{definition::Definition, inbox::Command, note::Note};
 
 pub(crate) mod command_line;
-#[cfg(fuzzing)]
-pub mod fuzz;
 
 mod boot;
 mod bucket;

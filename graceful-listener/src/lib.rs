@@ -83,6 +83,9 @@ mod drain;
 mod failure;
 #[cfg(feature = "cli")]
 mod fleet;
+#[cfg(all(feature = "cli", fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod inherit;
 mod listeners;
 #[cfg(feature = "cli")]
@@ -125,9 +128,6 @@ pub use daemonize::{Daemon, Daemonize, DaemonizeError};
 pub use drain::{Drain, DrainGuard, Served};
 #[cfg(feature = "cli")]
 pub use fleet::command_line::fleet;
-#[cfg(all(feature = "cli", fuzzing))]
-#[doc(hidden)]
-pub use fleet::fuzz;
 pub use inherit::InheritError;
 pub use listeners::{ListenError, Listener, Listeners, Origin};
 pub use notify::{Notification, Notifier, NotifyError, NotifyMessage, NotifyReceiver};

@@ -43,7 +43,7 @@ pub(crate) fn read_file(path: &Path, variables: &mut Variables) -> Result<(), St
 
 /// Reads `NAME=VALUE` lines; `#` begins a comment, `export` may stand before the
 /// name, and quotes around the value are taken off.
-fn parse(text: &[u8], variables: &mut Variables) -> Result<(), usize> {
+pub(crate) fn parse(text: &[u8], variables: &mut Variables) -> Result<(), usize> {
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {

@@ -101,7 +101,7 @@ impl Identity {
         Some((identity, rest))
     }
 
-    fn write(&self) -> String {
+    pub(crate) fn write(&self) -> String {
         let Self {
             pid,
             pidfd,
