@@ -2,6 +2,7 @@
 //! handed to it.
 
 use std::fs;
+use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -173,4 +174,67 @@ fn control_group_that_was_not_delegated_is_left_alone() {
         members.lines().any(|line| line == pids[0].to_string()),
         "{members}"
     );
+}
+
+#[test]
+fn what_a_process_has_left_is_killed_by_the_next_supervisor() {
+    let Some(group) = ControlGroup::delegated("fleet-heir") else {
+        return;
+    };
+    let mut fleet = Fleet::empty();
+    let definition = with_helper("exec sleep 600").replace("300ms", "1h");
+    fleet.program("web", &definition);
+    start(&mut fleet, &group);
+    let pids = fleet.wait_for("web", &["RUNNING"]);
+    let first = helper(&fleet);
+    kill(Pid::from_raw(pids[0].cast_signed()), Signal::SIGKILL).unwrap();
+    let second = helper(&fleet);
+    // Only a file tells of the first one now; it is not lost with a supervisor.
+    for _ in 0..2 {
+        fleet.kill();
+        start(&mut fleet, &group);
+        fleet.wait("its inbox to be looked at", || {
+            fleet.command("signal-web-CONT").ok()
+        });
+    }
+    wait_for_end(first);
+    fleet.wait("the end of the file", || {
+        let mut files = fs::read_dir(fleet.path().join("run")).unwrap();
+        let is_left = |path: PathBuf| path.extension().is_some_and(|end| end == "left");
+        (!files.any(|file| is_left(file.unwrap().path()))).then_some(())
+    });
+    assert!(!process::is_gone(second));
+    assert_eq!(group.below(), ["fleet-web.0-1"]);
+}
+
+#[test]
+fn control_groups_in_which_nothing_was_born_are_removed() {
+    let Some(group) = ControlGroup::delegated("fleet-unborn") else {
+        return;
+    };
+    fs::create_dir(group.path().join("fleet-gone.0-3")).unwrap();
+    fs::create_dir(group.path().join("another")).unwrap();
+    let mut fleet = Fleet::empty();
+    fleet.program("web", SLEEP);
+    start(&mut fleet, &group);
+    fleet.wait_for("web", &["RUNNING"]);
+    assert_eq!(group.below(), ["another", "fleet-web.0-0"]);
+    // What is in one dies, as a process does that was killed while it was made.
+    let dying = group.path().join("fleet-dying.0-0");
+    fs::create_dir(&dying).unwrap();
+    let mut child = std::process::Command::new("sleep")
+        .arg("600")
+        .spawn()
+        .unwrap();
+    fs::write(dying.join("cgroup.procs"), child.id().to_string()).unwrap();
+    fleet.kill();
+    start(&mut fleet, &group);
+    fleet.wait_for_log("adopted 1 processes");
+    fleet.command("signal-web-CONT").unwrap();
+    assert_eq!(child.try_wait().unwrap(), None, "it may be another fleet's");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fleet.wait("the removal of the control group", || {
+        (group.below() == ["another", "fleet-web.0-0"]).then_some(())
+    });
 }

@@ -3,7 +3,7 @@ use std::fs;
 use crate::load::{Load, Target};
 use crate::service::Service;
 
-use super::fixture::{Fleet, shell, wait_for_end};
+use super::fixture::{Fleet, SLEEP, shell, wait_for_end};
 
 /// The service, behind a script that behaves as the file `mode` says.
 fn service(more: &str) -> String {
@@ -144,4 +144,19 @@ fn port_in_use_is_told() {
     fleet.wait_for("web", &["FATAL"]);
     let exit = fleet.program_status("web")["instances"][0]["exit"].to_string();
     assert!(exit.contains("Address already in use"), "{exit}");
+}
+
+#[test]
+fn socket_that_is_no_longer_listed_is_closed_with_the_generation_that_has_it() {
+    let listen = |names: &str| format!("{SLEEP}listen = [{names}]");
+    let fleet = Fleet::with("web", &listen("\"./a.sock\", \"./b.sock\""));
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    let exists = |name: &str| fleet.path().join(name).exists();
+    assert!(exists("a.sock") && exists("b.sock"));
+    fleet.program("web", &listen("\"./a.sock\""));
+    fleet.wait("the end of the socket", || {
+        (!exists("b.sock")).then_some(())
+    });
+    assert!(exists("a.sock"));
+    assert_ne!(fleet.wait_for("web", &["RUNNING"]), before);
 }

@@ -367,3 +367,27 @@ fn no_zombie_and_no_descriptor_is_left_of_many_lives() {
         (children.split_whitespace().count() == 1).then_some(())
     });
 }
+
+#[test]
+fn program_whose_file_comes_back_before_it_has_ended_begins_anew() {
+    let script = "trap 'while ! [ -e go ]; do sleep 0.02; done; exit' TERM; echo >> up; \
+                  while :; do sleep 0.02; done";
+    let definition = shell(script, "directory = \".\"\nstop_timeout = \"1h\"");
+    let fleet = Fleet::with("web", &definition);
+    fleet.wait_for("web", &["RUNNING"]);
+    fleet.command("scale-web-2").unwrap();
+    fleet.wait_for("web", &["RUNNING"; 2]);
+    fleet.wait("both traps", || {
+        (fleet.wait_for_file("up").len() == 2).then_some(())
+    });
+    fleet.submit("stop-web");
+    fleet.wait_for("web", &["STOPPING"; 2]);
+    fleet.remove_program("web");
+    fleet.wait_for_log("web: its file is gone");
+    fleet.program("web", &definition);
+    fleet.wait_for_log("web: its file has changed");
+    fs::write(fleet.path().join("go"), "").unwrap();
+    // Neither the number nor the stop was meant for this one.
+    fleet.wait_for("web", &["RUNNING"]);
+    assert_eq!(fleet.program_status("web")["stopped"], false);
+}

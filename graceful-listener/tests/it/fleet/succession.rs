@@ -343,17 +343,40 @@ fn job_that_ended_while_nobody_looked_is_not_done_again() {
 
 #[test]
 fn process_of_which_nothing_else_is_known_is_ended() {
-    let mut fleet = Fleet::with("web", SLEEP);
+    let script = "trap 'echo told > told; exit' TERM; echo > up; while :; do sleep 0.05; done";
+    let mut fleet = Fleet::with("web", &shell(script, "directory = \".\""));
     let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.wait_for_file("up");
     fleet.kill();
     fs::remove_file(fleet.path().join("run/web.json")).unwrap();
     fleet.start();
     fleet.wait_for_log("of which nothing else is known: sending TERM");
     wait_for_end(before[0]);
+    fleet.wait_for_file("told");
     fleet.wait("another", || {
         (fleet.wait_for("web", &["RUNNING"]) != before).then_some(())
     });
     assert_eq!(fleet.children().len(), 1);
+}
+
+#[test]
+fn what_a_process_has_left_is_killed_after_an_upgrade() {
+    let definition = shell(
+        "(trap '' TERM; exec sleep 617) & echo $! > left.new; mv left.new left; exec sleep 600",
+        "directory = \".\"\nrestart = \"always\"\nstop_timeout = \"2s\"",
+    );
+    let fleet = Fleet::with("web", &definition);
+    let pids = fleet.wait_for("web", &["RUNNING"]);
+    let left = fleet.wait_for_file("left").trim().parse().unwrap();
+    fleet.wait("it to ignore TERM", || {
+        process::command_line(left)
+            .starts_with(b"sleep\0")
+            .then_some(())
+    });
+    kill(Pid::from_raw(pids[0].cast_signed()), Signal::SIGKILL).unwrap();
+    fleet.wait_for_log("RUNNING -> EXITED");
+    fleet.command("upgrade").unwrap();
+    wait_for_end(left);
 }
 
 #[test]
