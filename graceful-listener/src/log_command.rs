@@ -174,7 +174,7 @@ impl LogCommand {
             if self.since.elapsed() >= HEALTHY {
                 self.failures = 0;
             }
-            self.failures += 1;
+            self.failures = self.failures.saturating_add(1);
             let pause = if self.failures == 1 {
                 Duration::ZERO
             } else {

@@ -22,13 +22,13 @@ use super::note::{self, Note};
 use super::program::Program;
 use super::recipe::Recipe;
 use super::state::{Machine, Restart};
-use super::supervisor::{NOTIFY, Options, Supervisor, since};
+use super::supervisor::{NOTIFY, Options, Supervisor};
 use super::wakeup::Wakeup;
 use crate::descriptor;
 use crate::failure::{Failure, reason};
 use crate::log::Log;
 use crate::manager::Manager;
-use crate::moment::Moment;
+use crate::moment::{Moment, unix_millis};
 use crate::notify::{Notifier, NotifyMessage, NotifyReceiver};
 use crate::pid_file::PidFile;
 use crate::process::{Cgroup, Identity, Leftovers, Process, Signal, boot_id};
@@ -113,7 +113,7 @@ impl Supervisor {
             told: BTreeSet::new(),
             answers: u32::MAX,
             leftovers: Vec::new(),
-            since: since(),
+            since: unix_millis(),
             status_at: now,
             status_failed: false,
             start_at: None,

@@ -1,6 +1,6 @@
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::definition::LogTarget;
 use super::host::Host;
@@ -12,7 +12,7 @@ use crate::failure::reason;
 use crate::log::{printable, tail};
 use crate::log_command::LogCommand;
 use crate::log_tail::LogTail;
-use crate::moment::Moment;
+use crate::moment::{Moment, unix_millis};
 use crate::notify::NotifyMessage;
 use crate::process::{Certificate, Cgroup, Exit, Leftovers, Process, Signal};
 
@@ -470,11 +470,6 @@ impl Instance {
 /// The key of a process beside those of [`Watch`](crate::watch::Watch)'s other things.
 pub(crate) fn key(process: &Process) -> u64 {
     u64::from(process.pid().unsigned_abs())
-}
-
-pub(crate) fn unix_millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn file_length(recipe: &Recipe, host: &Host, program: &str) -> u64 {

@@ -9,7 +9,6 @@ use super::commands::Pending;
 use super::directory::Directory;
 use super::host::Host;
 use super::inbox::Inbox;
-use super::instance::unix_millis;
 use super::program::Program;
 use super::scan::Stamp;
 use super::status::{ProgramStatus, Status};
@@ -576,8 +575,3 @@ const BATCH: usize = 64;
 const STATUS_GAP: Duration = Duration::from_millis(50);
 /// When a failed write is tried again.
 pub(super) const AGAIN: Duration = Duration::from_secs(5);
-
-/// Returns the milliseconds since 1970.
-pub(super) fn since() -> u64 {
-    unix_millis()
-}

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::SystemTime;
 
 use crate::fleet::state::State;
 use crate::fleet::status::{InstanceStatus, ProgramStatus, Status};
 use crate::log::printable;
+use crate::moment::unix_millis;
 
 /// Writes a status for people: a line for each program, or for each instance of it.
 pub(super) fn render(status: &Status, each: bool) -> String {
@@ -206,14 +206,6 @@ fn age(now: u64, since: u64) -> String {
         3600..86400 => format!("{}h{:02}m", secs / 3600, secs / 60 % 60),
         _ => format!("{}d{:02}h", secs / 86400, secs / 3600 % 24),
     }
-}
-
-fn unix_millis() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |time| {
-            u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-        })
 }
 
 /// The order in which states are counted.
