@@ -196,13 +196,15 @@ impl Daemon {
                     link.to_string_lossy()
                         .starts_with(&format!("/memfd:{NAME} "))
                 })
-            })?;
-            // It may have been replaced since.
-            if let Ok(record) = File::open(shown).and_then(Record::read)
+            });
+            // It may have been replaced since, or under a number that was passed already.
+            if let Some(shown) = shown
+                && let Ok(record) = File::open(shown).and_then(Record::read)
                 && record.pid == self.pid()
             {
                 return Some(record);
             }
+            thread::sleep(READ_AGAIN);
         }
         None
     }
@@ -482,6 +484,7 @@ fn print(text: &str) {
 
 const POLL: Duration = Duration::from_millis(50);
 const READ_ATTEMPTS: usize = 20;
+const READ_AGAIN: Duration = Duration::from_millis(1);
 /// Where the super-daemon itself has no limit.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// What a loaded machine may take longer.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -435,6 +436,31 @@ fn status_tells_of_a_failure_and_of_a_pending_restart() {
     daemon.signal(Signal::SIGHUP);
     daemon.wait("the pending restart", || {
         (json()["restart_pending"] == true).then_some(())
+    });
+}
+
+#[test]
+fn status_is_told_while_it_changes() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0"])
+        .shell("exec sleep 619")
+        .start();
+    daemon.wait_for_generations(&[1]);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                daemon.signal(Signal::SIGHUP);
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let untold = (0..150).find_map(|_| {
+            let output = daemon.control(&["--status", "--pid-file=pid"]);
+            (!output.status.success()).then(|| stderr(&output))
+        });
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(untold, None);
     });
 }
 
