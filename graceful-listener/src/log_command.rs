@@ -186,7 +186,11 @@ impl LogCommand {
                 self.command.display()
             ));
         }
-        if self.process.is_some() || self.retry_at.is_some_and(|at| at > Moment::now()) {
+        if self.process.is_some() {
+            self.tell_of_loss(log);
+            return false;
+        }
+        if self.retry_at.is_some_and(|at| at > Moment::now()) {
             return false;
         }
         let started = match self.tail {
@@ -201,12 +205,7 @@ impl LogCommand {
             Ok(process) => {
                 (self.since, self.retry_at) = (Moment::now(), None);
                 self.process = Some(process);
-                let lost = std::mem::take(&mut self.thrown_away);
-                if lost > 0 {
-                    log.line(format_args!(
-                        "{lost} bytes of output were lost while the log command did not run"
-                    ));
-                }
+                self.tell_of_loss(log);
                 true
             }
             Err(error) => {
@@ -221,6 +220,16 @@ impl LogCommand {
                 ));
                 false
             }
+        }
+    }
+
+    /// Tells what was thrown away, as soon as there is room for that: it may go the same way.
+    fn tell_of_loss(&mut self, log: &Log) {
+        if self.thrown_away > 0 && has_room(&self.writer) {
+            let lost = std::mem::take(&mut self.thrown_away);
+            log.line(format_args!(
+                "{lost} bytes of output were lost while the log command did not run"
+            ));
         }
     }
 
@@ -346,8 +355,7 @@ pub(crate) struct LogRecord {
 /// Throws away the oldest of what is in a pipe if it is full and nobody reads it,
 /// and returns that.
 pub(crate) fn make_room(reader: &mut PipeReader, writer: impl AsFd) -> Vec<u8> {
-    let mut full = [PollFd::new(writer.as_fd(), PollFlags::POLLOUT)];
-    if poll(&mut full, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+    if has_room(writer) {
         return Vec::new();
     }
     let mut chunk = vec![0; PIPE_SIZE as usize / 4];
@@ -355,6 +363,12 @@ pub(crate) fn make_room(reader: &mut PipeReader, writer: impl AsFd) -> Vec<u8> {
     let length = reader.read(&mut chunk).unwrap_or(0);
     chunk.truncate(length);
     chunk
+}
+
+/// Returns true if a line can be written without waiting.
+fn has_room(writer: impl AsFd) -> bool {
+    let mut full = [PollFd::new(writer.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut full, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Makes a pipe of more than the usual 64 KiB, if we may: time to start who reads
