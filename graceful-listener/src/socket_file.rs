@@ -122,18 +122,28 @@ fn remove_dead(path: &Path) -> io::Result<()> {
 }
 
 /// Keeps other processes of this crate from binding in the same directory.
-///
+#[derive(Debug)]
+struct Turn(File);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // A process that another thread starts has a copy until it is executed, which
+        // would keep the lock.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Where the directory cannot be locked it goes without.
-fn take_turn(path: &Path) -> Option<File> {
+fn take_turn(path: &Path) -> Option<Turn> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     let directory = File::open(directory).ok()?;
-    let deadline = Instant::now() + Duration::from_secs(1);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         match directory.try_lock() {
-            Ok(()) => return Some(directory),
+            Ok(()) => return Some(Turn(directory)),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(1))
             }
@@ -141,3 +151,6 @@ fn take_turn(path: &Path) -> Option<File> {
         }
     }
 }
+
+/// How long others are waited for, of whom each needs a moment.
+const PATIENCE: Duration = Duration::from_secs(5);
