@@ -46,23 +46,48 @@ fn wait_until_empty(group: &ControlGroup) {
     );
 }
 
-const STUBBORN: &str = "trap '' TERM; while :; do sleep 0.1; done";
+/// A supervisor in a delegated control group, and a program that ends as little by itself as
+/// its helper does.
+struct Stubborn {
+    fleet: Fleet,
+    group: ControlGroup,
+    pid: u32,
+    helper: u32,
+}
+
+impl Stubborn {
+    fn start(name: &str) -> Option<Self> {
+        let group = ControlGroup::delegated(name)?;
+        let mut fleet = Fleet::empty();
+        let definition = with_helper("trap '' TERM; while :; do sleep 0.1; done");
+        fleet.program("web", &definition);
+        start(&mut fleet, &group);
+        let pid = fleet.wait_for("web", &["RUNNING"])[0];
+        let helper = helper(&fleet);
+        Some(Self {
+            fleet,
+            group,
+            pid,
+            helper,
+        })
+    }
+
+    /// Stops the program, of which nothing is left then.
+    fn stop(self) {
+        self.fleet.command("stop-web").unwrap();
+        wait_for_end(self.pid);
+        wait_for_end(self.helper);
+        wait_until_empty(&self.group);
+    }
+}
 
 #[test]
 fn stop_timeout_kills_the_whole_control_group_and_it_is_removed() {
-    let Some(group) = ControlGroup::delegated("fleet-kill") else {
+    let Some(web) = Stubborn::start("fleet-kill") else {
         return;
     };
-    let mut fleet = Fleet::empty();
-    fleet.program("web", &with_helper(STUBBORN));
-    start(&mut fleet, &group);
-    let pids = fleet.wait_for("web", &["RUNNING"]);
-    let helper = helper(&fleet);
-    assert_eq!(group.below(), ["fleet-web.0-0"]);
-    fleet.command("stop-web").unwrap();
-    wait_for_end(pids[0]);
-    wait_for_end(helper);
-    wait_until_empty(&group);
+    assert_eq!(web.group.below(), ["fleet-web.0-0"]);
+    web.stop();
 }
 
 #[test]
@@ -99,38 +124,22 @@ fn what_a_process_leaves_in_its_control_group_is_told_and_killed() {
 
 #[test]
 fn adopted_process_is_killed_with_its_control_group() {
-    let Some(group) = ControlGroup::delegated("fleet-adopt") else {
+    let Some(mut web) = Stubborn::start("fleet-adopt") else {
         return;
     };
-    let mut fleet = Fleet::empty();
-    fleet.program("web", &with_helper(STUBBORN));
-    start(&mut fleet, &group);
-    let pids = fleet.wait_for("web", &["RUNNING"]);
-    let helper = helper(&fleet);
-    fleet.kill();
-    start(&mut fleet, &group);
-    fleet.wait_for_log("adopted 1 processes");
-    fleet.command("stop-web").unwrap();
-    wait_for_end(pids[0]);
-    wait_for_end(helper);
-    wait_until_empty(&group);
+    web.fleet.kill();
+    start(&mut web.fleet, &web.group);
+    web.fleet.wait_for_log("adopted 1 processes");
+    web.stop();
 }
 
 #[test]
 fn control_groups_are_known_after_an_upgrade() {
-    let Some(group) = ControlGroup::delegated("fleet-upgrade") else {
+    let Some(web) = Stubborn::start("fleet-upgrade") else {
         return;
     };
-    let mut fleet = Fleet::empty();
-    fleet.program("web", &with_helper(STUBBORN));
-    start(&mut fleet, &group);
-    let pids = fleet.wait_for("web", &["RUNNING"]);
-    let helper = helper(&fleet);
-    fleet.command("upgrade").unwrap();
-    fleet.command("stop-web").unwrap();
-    wait_for_end(pids[0]);
-    wait_for_end(helper);
-    wait_until_empty(&group);
+    web.fleet.command("upgrade").unwrap();
+    web.stop();
 }
 
 #[test]

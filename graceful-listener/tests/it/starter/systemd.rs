@@ -139,16 +139,7 @@ fn reload_of_a_unit_fails_if_the_new_generation_does() {
     let Some((seen, _daemon)) = watch(&restart) else {
         return;
     };
-    let vain = seen
-        .iter()
-        .find(|line| line.starts_with("reloaded in vain"));
-    assert!(
-        vain.is_some_and(
-            |line| line.starts_with("reloaded in vain: 1, active, Generation 3 failed: ")
-        ),
-        "{seen:#?}"
-    );
-    assert_eq!(without(&seen, "reloaded in vain"), SEEN);
+    assert_seen(&seen, "reloaded in vain: 1, active, Generation 3 failed: ");
 }
 
 #[test]
@@ -174,21 +165,18 @@ fn unit_of_type_notify_reload_is_reloaded_without_a_command() {
         return;
     };
     // The protocol has no word for a reload that fails.
-    let vain = seen
-        .iter()
-        .find(|line| line.starts_with("reloaded in vain"));
-    assert!(
-        vain.is_some_and(
-            |line| line.starts_with("reloaded in vain: 0, active, Generation 3 failed: ")
-        ),
-        "{seen:#?}"
-    );
-    assert_eq!(without(&seen, "reloaded in vain"), SEEN);
+    assert_seen(&seen, "reloaded in vain: 0, active, Generation 3 failed: ");
 }
 
-fn without<'a>(seen: &'a [String], beginning: &str) -> Vec<&'a str> {
-    let others = seen.iter().filter(|line| !line.starts_with(beginning));
-    others.map(String::as_str).collect()
+/// Compares what there was to see with [`SEEN`], and the line of the reload that fails
+/// with how it is to begin.
+fn assert_seen(seen: &[String], in_vain: &str) {
+    let lines = seen.iter().map(String::as_str);
+    let (vain, others): (Vec<_>, Vec<_>) =
+        lines.partition(|line| line.starts_with("reloaded in vain"));
+    let is_right = vain.len() == 1 && vain[0].starts_with(in_vain);
+    assert!(is_right, "{seen:#?}");
+    assert_eq!(others, SEEN);
 }
 
 const SEEN: [&str; 7] = [
