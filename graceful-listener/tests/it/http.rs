@@ -77,11 +77,11 @@ impl<T: Read + Write> Client<T> {
 
     /// Waits for the end of the connection, and returns whether it was an orderly one.
     pub(crate) fn is_closed(&mut self) -> bool {
-        matches!(self.0.read(&mut [0]), Ok(0))
+        matches!(self.read(&mut [0]), Ok(0))
     }
 
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
+        uninterrupted(|| self.0.read(buffer))
     }
 
     pub(crate) fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
@@ -109,6 +109,16 @@ impl<T: Read + Write> Client<T> {
         }
         line.truncate(line.len() - 2);
         Ok(line)
+    }
+}
+
+/// Tries again what a process that was stopped and continued has not done.
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

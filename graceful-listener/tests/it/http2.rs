@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::drain::Service;
-use crate::http::DEADLINE;
+use crate::http::{DEADLINE, uninterrupted};
 
 type Sender = SendRequest<Empty<Bytes>>;
 
@@ -358,7 +358,8 @@ impl Raw {
     /// The kind, stream and payload of the next frame, if there is one.
     fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
-        if self.stream.read(&mut head[..1]).unwrap() == 0 {
+        let first = uninterrupted(|| self.stream.read(&mut head[..1]));
+        if first.unwrap() == 0 {
             return None;
         }
         self.stream.read_exact(&mut head[1..]).unwrap();

@@ -11,7 +11,8 @@ pub(crate) fn is_gone(pid: u32) -> bool {
     };
     let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     // The first thread may be a zombie while others still have what was open.
-    matches!(fields[0], "Z" | "X") && matches!(fields[17], "0" | "1")
+    let threads = fields.get(17).copied().unwrap_or_default();
+    matches!(fields[0], "Z" | "X") && matches!(threads, "" | "0" | "1")
 }
 
 /// Waits until a process that was sent SIGSTOP stands still.

@@ -68,6 +68,7 @@ fn full_disk_and_a_killed_supervisor_double_nothing() {
     fleet.start();
     let before = fleet.wait_for("web", &["RUNNING"]);
     fleet.wait_for("other", &["STOPPED"]);
+    fleet.wait("its first word", || (started("web") == 1).then_some(()));
     disk.fill();
     // It has had room for its pid file, and has it again.
     nix::sys::signal::kill(

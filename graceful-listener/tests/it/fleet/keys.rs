@@ -371,11 +371,8 @@ fn program_that_is_not_ready_in_time_is_ended_and_tried_again() {
     );
     fleet.wait_for("web", &["FATAL"]);
     let log = fleet.log();
-    assert_eq!(
-        log.matches("it is not ready after 0.5 secs").count(),
-        2,
-        "{log}"
-    );
+    let told = |line: &&str| line.contains("it is not ready after ");
+    assert_eq!(log.lines().filter(told).count(), 2, "{log}");
     assert!(fleet.children().is_empty());
 }
 
@@ -456,7 +453,7 @@ fn what_has_lived_long_enough_is_replaced() {
     });
     let log = fleet.log();
     assert!(
-        log.contains("web:0 RUNNING -> STOPPING") && log.contains("it has lived for 0.3 secs"),
+        log.contains("web:0 RUNNING -> STOPPING") && log.contains("it has lived for "),
         "{log}"
     );
 }

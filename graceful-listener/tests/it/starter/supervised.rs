@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use super::daemon::{Daemon, Program, Start, is_running, proc_status, stderr, wait_for};
 use crate::child;
 use crate::control_group::ControlGroup;
+use crate::http::uninterrupted;
 
 /// Plays systemd: receives what `NOTIFY_SOCKET` is told.
 struct Manager {
@@ -38,7 +39,7 @@ impl Manager {
 
     fn next(&self) -> String {
         let mut text = [0; 4096];
-        let length = self.socket.recv(&mut text).unwrap();
+        let length = uninterrupted(|| self.socket.recv(&mut text)).unwrap();
         String::from_utf8_lossy(&text[..length]).into_owned()
     }
 
