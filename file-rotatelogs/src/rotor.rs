@@ -20,6 +20,8 @@ use crate::successor::{self, Reason, Target, View};
 #[derive(Debug, Default)]
 pub(crate) struct Rotor {
     period: Option<Period>,
+    /// What the file was called that a lazy log closed at the end of its period.
+    left: Option<PathBuf>,
     /// When to look at the file, the note and the link again, by the steady clock.
     look_at: i64,
     /// Until when not to try again what has failed.
@@ -94,7 +96,12 @@ impl Rotor {
             if settings.lazy && !matches!(occasion, Occasion::Record(_)) {
                 return Ok(());
             }
-            return self.change(shared, &Reason::Start, None, wall, steady);
+            let base = Target::at(settings, wall).base;
+            let reason = match &self.left {
+                Some(left) if *left != base => Reason::Period,
+                _ => Reason::Start,
+            };
+            return self.change(shared, &reason, None, wall, steady);
         };
         let looks = steady >= self.look_at || occasion == Occasion::Reopen;
         let reason = self
@@ -112,6 +119,7 @@ impl Rotor {
             None => Ok(()),
             Some(Reason::Period) if settings.lazy && occasion == Occasion::Tick => {
                 self.period = None;
+                self.left = Some(view.base);
                 self.put_away(shared, shared.replace(None));
                 Ok(())
             }
@@ -222,6 +230,7 @@ impl Rotor {
             }
         };
         self.period = target.period;
+        self.left = None;
         self.look_at = steady + LOOK_EVERY;
         self.retry_at = 0;
         // Where the file was only emptied, it is still the open one.

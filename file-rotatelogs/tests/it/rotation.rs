@@ -532,6 +532,41 @@ fn lazy_log_has_no_file_without_a_record() {
 }
 
 #[test]
+fn file_of_a_ring_is_emptied_though_a_lazy_log_was_idle_as_its_period_began() {
+    for is_idle in [true, false] {
+        let scratch = Scratch::new();
+        for name in ["a.10", "a.11"] {
+            fs::write(scratch.join(name), "yesterday\n").unwrap();
+        }
+        let hands = Hands::at(utc(2026, 1, 1, 10, 0, 0));
+        let logs = RotateLogs::builder(scratch.join("a.%H"))
+            .clock(hands.on(Clock::utc()))
+            .ring(1)
+            .lazy(true)
+            .build()
+            .unwrap();
+        writeln!(&logs, "ten").unwrap();
+        hands.advance(HOUR);
+        if is_idle {
+            logs.tick();
+        }
+        writeln!(&logs, "eleven").unwrap();
+        // A clock that is set back a little after that finds what is its own.
+        hands.advance(HOUR);
+        logs.tick();
+        hands.advance(-1);
+        writeln!(&logs, "still eleven").unwrap();
+        assert_eq!(
+            tree(scratch.path()),
+            expect([
+                ("a.10", "yesterday\nten\n"),
+                ("a.11", "eleven\nstill eleven\n"),
+            ])
+        );
+    }
+}
+
+#[test]
 fn tick_rotates_an_idle_log() {
     let scratch = Scratch::new();
     let hands = Hands::at(utc(2026, 1, 1, 10, 0, 0));
