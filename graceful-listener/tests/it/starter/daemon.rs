@@ -163,6 +163,23 @@ impl Start {
         self.start_as(&mut command)
     }
 
+    /// Has it started by a command that executes what its last arguments are.
+    pub(super) fn start_by(self, mut command: Command) -> Daemon {
+        let own = self.command();
+        command
+            .arg(own.get_program())
+            .args(own.get_args())
+            .current_dir(self.dir())
+            .stdin(Stdio::null());
+        for (name, value) in own.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        self.start_as(&mut command)
+    }
+
     pub(super) fn start_as(self, command: &mut Command) -> Daemon {
         let output = fs::OpenOptions::new()
             .append(true)

@@ -369,27 +369,17 @@ fn orphans_of_a_worker_are_reaped_by_the_first_process() {
          until [ -e orphan ]; do sleep 0.02; done; while [ -e /proc/$(cat orphan) ]; do sleep 0.02; done; echo reaped; \
          trap 'echo hung up' USR1; echo ready; while :; do sleep 0.1; done",
     );
-    let inner = start.command();
     let mut command = std::process::Command::new("unshare");
-    command
-        .args([
-            "--user",
-            "--map-root-user",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--mount-proc",
-            "--kill-child",
-        ])
-        .arg(inner.get_program())
-        .args(inner.get_args())
-        .current_dir(start.dir())
-        .envs(
-            inner
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
-    let mut daemon = start.start_as(&mut command);
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "--kill-child",
+    ]);
+    let mut daemon = start.start_by(command);
     let log = daemon.wait_for_log("ready");
     assert!(
         log.contains("start_server (pid:1) starting now..."),

@@ -200,12 +200,7 @@ fn activated(start: Start, listen: &[&str], names: &str) -> Daemon {
             .arg("-E")
             .arg(format!("{}={}", name.display(), value.display()));
     }
-    command
-        .arg(inner.get_program())
-        .args(inner.get_args())
-        .current_dir(start.dir());
-    command.stdin(std::process::Stdio::null());
-    start.start_as(&mut command)
+    start.start_by(command)
 }
 
 #[test]
@@ -292,19 +287,9 @@ fn limit_on_open_files_is_raised_to_the_hard_one() {
         let start = Start::new(Program::Ours)
             .options(["--interval=0", "--port=127.0.0.1:0"])
             .options(options);
-        let inner = start.command();
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -S -n {low}; exec \"$0\" \"$@\"")]);
-        command
-            .arg(inner.get_program())
-            .args(inner.get_args())
-            .current_dir(start.dir());
-        command.envs(
-            inner
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
-        let daemon = start.start_as(&mut command);
+        let daemon = start.start_by(command);
         daemon.worker(1);
         let limits: Vec<String> = daemon
             .ask("limits")

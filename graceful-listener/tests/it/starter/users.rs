@@ -162,20 +162,9 @@ fn low_port_is_kept_through_restart_and_upgrade_by_a_user_who_could_not_bind_it(
         "fd=${SERVER_STARTER_PORT#80=}; echo generation $SERVER_STARTER_GENERATION \
          has $(readlink /proc/$$/fd/$fd) as $(id -un); exec sleep 609",
     );
-    let inner = start.command();
     let mut command = Command::new("unshare");
-    command
-        .args(["--net", "--"])
-        .arg(inner.get_program())
-        .args(inner.get_args())
-        .current_dir(start.dir());
-    for (name, value) in inner.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let daemon = start.start_as(&mut command);
+    command.args(["--net", "--"]);
+    let daemon = start.start_by(command);
     let log = daemon.wait_for_log("generation 1 has socket:");
     let socket = log.split("generation 1 has ").nth(1).unwrap();
     let socket = socket.split_whitespace().next().unwrap().to_owned();
@@ -260,7 +249,6 @@ fn delegated_control_group_is_given_to_the_user() {
         return;
     };
     let start = start(&[]).shell("grep ^0:: /proc/self/cgroup; echo up; exec sleep 612");
-    let inner = start.command();
     // Whoever starts it puts it there, as systemd does.
     let mut command = Command::new("sh");
     command
@@ -269,16 +257,8 @@ fn delegated_control_group_is_given_to_the_user() {
             "echo $$ > {}/cgroup.procs; exec \"$@\"",
             group.path().display()
         ))
-        .arg("sh")
-        .arg(inner.get_program())
-        .args(inner.get_args())
-        .current_dir(start.dir())
-        .envs(
-            inner
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
-    let mut daemon = start.start_as(&mut command);
+        .arg("sh");
+    let mut daemon = start.start_by(command);
     let log = daemon.wait_for_log("up\n");
     let own = format!("start_server-{}-1", daemon.pid());
     assert!(log.contains(&own), "no control group of its own: {log}");
