@@ -332,3 +332,29 @@ const HOUSE: House = House {
 const HELP: &str = include_str!("help.txt");
 
 const NO_ERRNO: u8 = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_those_that_the_help_tells() {
+        let told = |option: &str| {
+            let (_, text) = HELP.split_once(&format!("\n  --{option}")).unwrap();
+            let text = text.split("\n  --").next().unwrap();
+            let (_, text) = text.split_once('(').unwrap();
+            let text = text.trim_start_matches("default: ");
+            let end = text.find(|c: char| !c.is_ascii_digit()).unwrap();
+            text[..end].to_owned()
+        };
+        let secs = |time: Duration| time.as_secs().to_string();
+        let options = Options::new(Vec::new());
+        assert_eq!(told("socket-mode"), format!("0{:o}", options.socket_mode));
+        assert_eq!(told("backlog"), options.backlog.to_string());
+        assert_eq!(told("interval"), secs(options.interval));
+        assert_eq!(told("wait-ready"), secs(WAIT_READY));
+        assert_eq!(told("retry-max-delay"), secs(options.retry_max_delay));
+        assert_eq!(told("stop-timeout"), secs(options.stop_timeout.unwrap()));
+        assert_eq!(told("max-old"), options.max_old.to_string());
+    }
+}

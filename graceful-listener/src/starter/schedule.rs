@@ -83,3 +83,34 @@ fn auto_restart_interval(variables: &Variables) -> Option<Duration> {
 const AUTO_RESTART_INTERVAL: Duration = Duration::from_secs(360);
 const AUTO_KILL_OLD_DELAY: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_perls_if_nothing_else_is_said() {
+        fn interval(pairs: &[(&str, &str)]) -> Option<u64> {
+            auto_restart_interval(&variables(pairs)).map(|time| time.as_secs())
+        }
+        fn delay(pairs: &[(&str, &str)]) -> u64 {
+            kill_old_delay(&variables(pairs)).as_secs()
+        }
+        let on = ("ENABLE_AUTO_RESTART", "1");
+        assert_eq!(interval(&[]), None);
+        assert_eq!(interval(&[on]), Some(360));
+        assert_eq!(interval(&[on, ("AUTO_RESTART_INTERVAL", "")]), Some(360));
+        assert_eq!(interval(&[on, ("AUTO_RESTART_INTERVAL", "7")]), Some(7));
+        assert_eq!(delay(&[]), 0);
+        assert_eq!(delay(&[on]), 5);
+        assert_eq!(delay(&[on, ("KILL_OLD_DELAY", "0")]), 0);
+        assert_eq!(delay(&[("KILL_OLD_DELAY", "3")]), 3);
+    }
+
+    fn variables(pairs: &[(&str, &str)]) -> Variables {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect()
+    }
+}

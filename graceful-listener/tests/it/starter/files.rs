@@ -522,17 +522,31 @@ fn envdir_is_read_anew_for_each_worker() {
             .file("env/.hidden", "x")
             .file("env/EMPTY", "")
             .file("env/BLANK", "\n")
+            .file("env/OPEN", "no end")
             .start();
         daemon.worker(1);
         assert_eq!(daemon.ask("env COLOUR"), "=blue");
         assert_eq!(daemon.ask("env .hidden"), "unset");
         assert_eq!(daemon.ask("env EMPTY"), "unset");
         assert_eq!(daemon.ask("env BLANK"), "=");
+        assert_eq!(daemon.ask("env OPEN"), "=no end");
         daemon.write("env/COLOUR", "green\nand more\n");
         daemon.signal(Signal::SIGHUP);
         daemon.wait_for_answer_of(2);
         assert_eq!(daemon.ask("env COLOUR"), "=green");
     });
+}
+
+#[test]
+fn envdir_entry_that_is_a_pipe_is_left_out_and_holds_nothing_up() {
+    let start = Start::new(Program::Ours)
+        .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=env"])
+        .file("env/COLOUR", "blue\n");
+    let pipe = start.dir().join("env/PIPE");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let daemon = start.start();
+    assert_eq!(daemon.ask("env COLOUR"), "=blue");
+    assert_eq!(daemon.ask("env PIPE"), "unset");
 }
 
 #[test]

@@ -633,6 +633,23 @@ fn auto_restart_is_forced_if_an_old_worker_lingers() {
 }
 
 #[test]
+fn auto_restart_is_off_by_what_perl_takes_for_false() {
+    both(|program| {
+        for value in ["", "0"] {
+            let daemon = Start::new(program)
+                .files()
+                .options(["--interval=0", "--port=127.0.0.1:0"])
+                .env("ENABLE_AUTO_RESTART", value)
+                .start();
+            daemon.wait_for_generations(&[1]);
+            daemon.signal(Signal::SIGHUP);
+            let log = daemon.wait_for_log("killing old workers");
+            assert!(!log.contains("sleeping"), "{value:?}: {log}");
+        }
+    });
+}
+
+#[test]
 fn auto_restart_waits_five_seconds_before_it_kills_by_default() {
     both(|program| {
         let daemon = Start::new(program)

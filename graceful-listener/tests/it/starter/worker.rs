@@ -180,9 +180,9 @@ fn answer(question: &str) -> String {
     {
         ("generation", _) => std::env::var("SERVER_STARTER_GENERATION").unwrap(),
         ("pid", _) => process::id().to_string(),
-        ("env", name) => {
-            std::env::var_os(name).map_or("unset".into(), |value| format!("={}", value.display()))
-        }
+        ("env", name) => std::env::var_os(name).map_or("unset".into(), |value| {
+            format!("={}", value.as_encoded_bytes().escape_ascii())
+        }),
         ("cwd", _) => std::env::current_dir().unwrap().display().to_string(),
         ("readlink", path) => {
             fs::read_link(path).map_or("none".into(), |path| path.display().to_string())
