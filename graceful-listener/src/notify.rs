@@ -538,8 +538,9 @@ impl Target {
     }
 }
 
+/// Reads a variable that is a number; an empty one is as good as none.
 fn number(name: &'static str) -> Result<Option<u64>, NotifyError> {
-    match env::var_os(name) {
+    match env::var_os(name).filter(|value| !value.is_empty()) {
         None => Ok(None),
         Some(value) => match value.to_str().and_then(|text| text.parse().ok()) {
             Some(number) => Ok(Some(number)),

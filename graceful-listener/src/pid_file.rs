@@ -324,7 +324,8 @@ impl Drop for TemporaryName {
 }
 
 /// The path that goes on meaning this file after a change of directory.
-fn absolute(path: &Path) -> Result<PathBuf, PidFileError> {
+/// Returns the name that the file has wherever this process goes.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, PidFileError> {
     let resolved = path.canonicalize().or_else(|error| {
         // The file need not exist, its directory has to.
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {

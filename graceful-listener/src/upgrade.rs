@@ -35,7 +35,7 @@ pub use self::successor::Successor;
 use crate::inherit::LABELS;
 use crate::listeners::{Listeners, Origin};
 use crate::notify::{Notifier, NotifyError, NotifyMessage};
-use crate::pid_file::{PidFile, PidFileError};
+use crate::pid_file::{self, PidFile, PidFileError};
 use crate::ports::Ports;
 
 /// Starts the program anew to take this process's place, and hands it the sockets.
@@ -184,7 +184,7 @@ impl Upgrader {
     ///
     /// Fails if the file is another process's, or cannot be written.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Result<Self, PidFileError> {
-        let path = std::path::absolute(path.into()).unwrap_or_default();
+        let path = pid_file::absolute(&path.into())?;
         if self.predecessor.is_none() {
             self.pid_file = Mutex::new(Some(PidFile::create(&path)?));
         }

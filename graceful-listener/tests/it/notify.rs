@@ -129,6 +129,8 @@ fn watchdog_is_for_the_process_that_it_names() {
     assert!(text.contains("watchdog None"), "{text}");
     let (_, text) = sender(&[]);
     assert!(text.contains("watchdog None"), "{text}");
+    let (_, text) = sender(&[("WATCHDOG_USEC", "")]);
+    assert!(text.contains("watchdog None"), "{text}");
     let (_, text) = sender(&[("WATCHDOG_USEC", "0")]);
     assert!(text.contains("watchdog None"), "{text}");
     let (success, text) = sender(&[("WATCHDOG_USEC", "3s")]);

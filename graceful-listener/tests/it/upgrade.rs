@@ -840,6 +840,11 @@ fn child_upgrades_without_serving() {
     eprintln!("other: {}", other.upgrade().unwrap_err());
     other.cancel();
     eprintln!("cancelled: {}", other.upgrade().unwrap_err());
+    let gone = tempfile::tempdir().unwrap();
+    std::env::set_current_dir(&gone).unwrap();
+    drop(gone);
+    let lost = Upgrader::new(&listeners).unwrap().pid_file("app.pid");
+    eprintln!("lost: {}", lost.unwrap_err());
 }
 
 #[test]
@@ -857,6 +862,10 @@ fn upgrader_works_without_serve_and_for_every_kind_of_socket() {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.contains("lost: cannot find the directory of pid file app.pid\n"),
+        "{text}"
+    );
     let said = |start: &str| {
         let lines: Vec<_> = text
             .lines()
