@@ -840,11 +840,11 @@ fn child_upgrades_without_serving() {
     eprintln!("other: {}", other.upgrade().unwrap_err());
     other.cancel();
     eprintln!("cancelled: {}", other.upgrade().unwrap_err());
+    let lost = Upgrader::new(&listeners).unwrap();
     let gone = tempfile::tempdir().unwrap();
     std::env::set_current_dir(&gone).unwrap();
     drop(gone);
-    let lost = Upgrader::new(&listeners).unwrap().pid_file("app.pid");
-    eprintln!("lost: {}", lost.unwrap_err());
+    eprintln!("lost: {}", lost.pid_file("app.pid").unwrap_err());
 }
 
 #[test]

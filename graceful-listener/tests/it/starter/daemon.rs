@@ -231,6 +231,8 @@ impl Daemon {
             .options(["--interval=0", "--port=127.0.0.1:0"])
             .start();
         daemon.wait_for_log("serving as generation 1");
+        // It has to be taken for serving before it may end.
+        daemon.wait_for_generations(&[1]);
         daemon
     }
 

@@ -3,7 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, finish, is_running, stderr};
+use super::daemon::{Daemon, Program, Start, finish, is_running, number_after, stderr};
 use crate::port;
 
 fn start_on(program: Program, port: &str) -> Daemon {
@@ -184,4 +184,30 @@ fn orphan_keeps_its_socket_file_if_no_successor_can_be_started() {
         orphan.to_string()
     );
     kill(Pid::from_raw(orphan), Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn orphan_of_another_network_is_left_alone() {
+    if !nix::unistd::geteuid().is_root() {
+        crate::child::left_out("only root can make a network of its own");
+        return;
+    }
+    let start = || {
+        let start = Start::new(Program::Ours).files();
+        let mut network = std::process::Command::new("unshare");
+        network.args(["--net", "--"]);
+        let daemon = start
+            .options(["--interval=0", "--port=80"])
+            .shell("exec sleep 623")
+            .start_by(network);
+        daemon.wait_for_generations(&[1]);
+        daemon
+    };
+    let mut first = start();
+    let orphan = number_after(&first.log(), "starting new worker ");
+    first.kill();
+    // The same port, and another socket.
+    let second = start();
+    assert!(!second.log().contains("adopting"), "{}", second.log());
+    assert!(is_running(orphan));
 }

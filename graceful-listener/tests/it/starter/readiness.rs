@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, is_running, marked, proc_status};
+use super::daemon::{Daemon, Program, Start, is_running, marked, proc_status, stdout};
 use crate::child;
 
 fn start(mode: &str, options: &[&str]) -> Daemon {
@@ -172,7 +172,7 @@ fn descendant_of_the_worker_may_say_that_it_is_ready() {
     daemon.wait_for_generations(&[1]);
     daemon.wait_for_log("told");
     let output = daemon.control(&["--status", "--pid-file=pid"]);
-    assert!(super::daemon::stdout(&output).contains("all well"));
+    assert!(stdout(&output).contains("all well"));
 }
 
 #[test]
@@ -264,6 +264,27 @@ fn worker_may_ask_for_more_time() {
         return;
     }
     let daemon = daemon.start();
+    daemon.wait_for_generations(&[1]);
+}
+
+#[test]
+fn asking_for_less_time_takes_none_away() {
+    if !child::has("systemd-notify") {
+        return;
+    }
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--wait-ready=600"])
+        .shell(
+            "systemd-notify EXTEND_TIMEOUT_USEC=1000; systemd-notify --status=asked; \
+             until [ -e go ]; do sleep 0.05; done; systemd-notify --ready; exec sleep 622",
+        )
+        .start();
+    daemon.wait("it to be heard", || {
+        let status = daemon.control(&["--status", "--pid-file=pid"]);
+        stdout(&status).contains("asked").then_some(())
+    });
+    daemon.write("go", "");
     daemon.wait_for_generations(&[1]);
 }
 

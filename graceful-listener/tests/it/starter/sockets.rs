@@ -11,7 +11,7 @@ use nix::libc;
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
-use super::daemon::{Daemon, Program, Start, both, finish, stderr};
+use super::daemon::{Daemon, Program, Start, both, finish, proc_status, stderr};
 use super::worker::talk;
 use crate::bind::leave_dead_socket;
 use crate::port;
@@ -613,5 +613,16 @@ fn sockets_listen_before_the_worker_does() {
         // Nobody accepts, yet nobody is refused.
         let stream: io::Result<TcpStream> = TcpStream::connect(daemon.own_address());
         assert!(stream.is_ok());
+    });
+}
+
+#[test]
+fn mask_of_the_worker_is_not_that_of_the_socket_file() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .options(["--interval=0", "--port=127.0.0.1:0", "--path=a.sock"])
+            .start();
+        let own = proc_status(std::process::id().cast_signed(), "Umask");
+        assert_eq!(daemon.ask("status Umask"), own);
     });
 }

@@ -128,6 +128,27 @@ fn failed_reload_ends_for_the_service_manager_too() {
 }
 
 #[test]
+fn failed_reload_while_nobody_serves_is_not_ready() {
+    let manager = Manager::new();
+    let daemon = start(&manager);
+    manager.wait_for("READY=1");
+    daemon.write("mode", "exit=3");
+    kill(Pid::from_raw(daemon.worker(1)), Signal::SIGKILL).unwrap();
+    let message = manager.next();
+    assert!(
+        message.starts_with("STATUS=Generation 2 failed") && !message.contains("READY=1"),
+        "{message}"
+    );
+    daemon.signal(Signal::SIGHUP);
+    manager.wait_for("RELOADING=1");
+    let message = manager.next();
+    assert!(
+        message.contains("no generation serves") && !message.contains("READY=1"),
+        "{message}"
+    );
+}
+
+#[test]
 fn failed_first_start_is_not_ready() {
     let manager = Manager::new();
     let daemon = Start::new(Program::Ours)
