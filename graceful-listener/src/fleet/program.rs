@@ -225,6 +225,8 @@ impl Program {
         if !on && self.is_down() {
             self.sockets.close();
         }
+        // What has ended for good holds nothing up.
+        self.forget_ended(count, host);
         if on && self.halted.is_none() {
             if self.recipe.definition.listen.is_empty() {
                 self.roll(count, host);
@@ -232,6 +234,10 @@ impl Program {
                 self.hand_over(count, host);
             }
         }
+        self.forget_ended(count, host);
+    }
+
+    fn forget_ended(&mut self, count: u32, host: &Host) {
         self.instances.retain(|instance| {
             let wanted = instance.index < count && !instance.retired;
             let stays = instance.process.is_some() || wanted;
