@@ -158,5 +158,7 @@ fn socket_that_is_no_longer_listed_is_closed_with_the_generation_that_has_it() {
         (!exists("b.sock")).then_some(())
     });
     assert!(exists("a.sock"));
-    assert_ne!(fleet.wait_for("web", &["RUNNING"]), before);
+    fleet.wait("the next generation", || {
+        (fleet.wait_for("web", &["RUNNING"]) != before).then_some(())
+    });
 }
