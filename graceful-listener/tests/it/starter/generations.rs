@@ -703,10 +703,12 @@ fn crash_of_a_worker_tells_what_it_has_started_to_end() {
         .lines()
         .find_map(|line| line.strip_prefix("started ")?.parse().ok())
         .unwrap();
-    let worker = log
-        .lines()
-        .find_map(|line| line.strip_prefix("starting new worker ")?.parse().ok())
-        .unwrap();
+    // The worker may be faster to say something than whoever has started it.
+    let worker = daemon.wait("the worker", || {
+        let log = daemon.log();
+        let mut lines = log.lines();
+        lines.find_map(|line| line.strip_prefix("starting new worker ")?.parse().ok())
+    });
     kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
     daemon.wait_for_log(&format!("worker {worker} died unexpectedly"));
     daemon.wait("the end of what it has started", || {
