@@ -3,6 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Whether it has ended with all its threads; one that nobody has waited for has.
 pub(crate) fn is_gone(pid: u32) -> bool {
@@ -88,4 +92,21 @@ pub(crate) fn command_line(pid: u32) -> Vec<u8> {
 
 pub(crate) fn link(pid: u32, name: &str) -> PathBuf {
     fs::read_link(format!("/proc/{pid}/{name}")).unwrap()
+}
+
+/// Wakes Perl's `start_server` every other second that it waits for the end of a worker.
+///
+/// It sleeps over a signal that comes just before it begins to wait, until another one
+/// comes. It ignores this one.
+pub(crate) fn wake_perl(pid: i32, looked: &mut Instant) {
+    if looked.elapsed() < Duration::from_secs(2) {
+        return;
+    }
+    *looked = Instant::now();
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let place = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+    let is_perl = exe.file_name().is_some_and(|name| name == "perl");
+    if is_perl && place == "do_wait" {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGALRM);
+    }
 }

@@ -21,6 +21,7 @@ use nix::unistd::Pid;
 
 use crate::child;
 use crate::http::DEADLINE;
+use crate::process::wake_perl;
 
 pub(crate) const ROLE: &str = "service::child_serves";
 
@@ -301,6 +302,7 @@ impl Service {
     /// Waits until so many lines contain the text, and returns the last.
     pub(crate) fn wait_for_count(&self, text: &str, count: usize) -> String {
         let deadline = Instant::now() + DEADLINE;
+        let mut looked = Instant::now();
         loop {
             let log = self.log();
             if let Some(line) = log.iter().filter(|line| line.contains(text)).nth(count - 1) {
@@ -310,6 +312,7 @@ impl Service {
                 Instant::now() < deadline,
                 "`{text}` is not said {count} times: {log:#?}"
             );
+            wake_perl(self.child.id().cast_signed(), &mut looked);
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -340,6 +343,7 @@ impl Service {
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
+        let mut looked = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
@@ -349,6 +353,7 @@ impl Service {
                 "it does not end: {:#?}",
                 self.log()
             );
+            wake_perl(self.child.id().cast_signed(), &mut looked);
             std::thread::sleep(Duration::from_millis(1));
         }
     }

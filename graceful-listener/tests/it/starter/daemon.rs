@@ -295,21 +295,13 @@ impl Daemon {
         }
     }
 
-    /// Perl's program sleeps over a signal that comes just before it begins to wait for
-    /// the end of a worker, until another one comes. It ignores this one.
     fn wake_perl(&self, looked: &mut Instant) {
-        if self.program != Program::Perl || looked.elapsed() < Duration::from_secs(2) {
+        if self.program != Program::Perl {
             return;
         }
-        *looked = Instant::now();
         let child = self.child.as_ref().map(|child| child.id().cast_signed());
-        let pid = child.or_else(|| self.read("pid")?.trim().parse().ok());
-        let waits = |pid: &i32| {
-            let place = fs::read_to_string(format!("/proc/{pid}/wchan"));
-            place.is_ok_and(|place| place == "do_wait")
-        };
-        if let Some(pid) = pid.filter(waits) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGALRM);
+        if let Some(pid) = child.or_else(|| self.read("pid")?.trim().parse().ok()) {
+            process::wake_perl(pid, looked);
         }
     }
 
