@@ -276,6 +276,13 @@ impl Daemon {
         })
     }
 
+    /// Waits until a file of its directory contains the text, and returns it.
+    pub(super) fn wait_for_text(&self, file: &str, text: &str) -> String {
+        self.wait(&format!("{text:?} in {file}"), || {
+            self.read(file).filter(|content| content.contains(text))
+        })
+    }
+
     /// Waits for a condition; a failure shows the log.
     pub(super) fn wait<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;

@@ -19,11 +19,7 @@ fn log_file_is_appended_to_and_takes_all_output() {
             .options(["--interval=0", "--log-file=log"])
             .shell("echo to standard output; echo to standard error >&2; exec sleep 600")
             .start();
-        let log = daemon.wait("the output", || {
-            daemon
-                .read("log")
-                .filter(|log| log.contains("standard error"))
-        });
+        let log = daemon.wait_for_text("log", "standard error");
         assert!(
             log.starts_with("before\n") && log.contains("to standard output"),
             "{log}"
@@ -102,24 +98,12 @@ fn log_file_is_opened_again_on_usr1() {
     let daemon = Start::new(Program::Ours)
         .options(["--interval=0", "--port=127.0.0.1:0", "--log-file=log"])
         .start();
-    daemon.wait("the output", || {
-        daemon
-            .read("log")
-            .filter(|log| log.contains("serving as generation 1"))
-    });
+    daemon.wait_for_text("log", "serving as generation 1");
     fs::rename(daemon.path("log"), daemon.path("log.1")).unwrap();
     daemon.signal(Signal::SIGUSR1);
-    daemon.wait("the new file", || {
-        daemon
-            .read("log")
-            .filter(|log| log.contains("received USR1, opened log again"))
-    });
+    daemon.wait_for_text("log", "received USR1, opened log again");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait("the next generation in it", || {
-        daemon
-            .read("log")
-            .filter(|log| log.contains("serving as generation"))
-    });
+    daemon.wait_for_text("log", "serving as generation");
 }
 
 #[test]
@@ -716,9 +700,7 @@ fn log_file_is_readable_by_its_group_only_as_the_mask_says() {
         ])
         .shell("umask; exec sleep 600")
         .start();
-    daemon.wait("the mask", || {
-        daemon.read("log").filter(|log| log.contains("0027"))
-    });
+    daemon.wait_for_text("log", "0027");
     assert_eq!(
         fs::metadata(daemon.path("log")).unwrap().mode() & 0o777,
         0o640

@@ -92,11 +92,7 @@ fn log_goes_through_a_command() {
                 "--log-file=| sed -u s/^/piped:/ > log",
             ])
             .start();
-        daemon.wait("the output", || {
-            daemon
-                .read("log")
-                .filter(|log| log.contains("piped:serving as generation 1"))
-        });
+        daemon.wait_for_text("log", "piped:serving as generation 1");
         daemon.signal(Signal::SIGTERM);
         assert!(daemon.wait_for_exit().success());
         daemon.wait("the last line", || {
@@ -113,11 +109,7 @@ fn log_command_without_anything_for_a_shell_is_run_directly() {
         let daemon = Start::new(program)
             .options(["--interval=0", "--port=127.0.0.1:0", "--log-file=|tee log"])
             .start();
-        daemon.wait("the output", || {
-            daemon
-                .read("log")
-                .filter(|log| log.contains("starting new worker"))
-        });
+        daemon.wait_for_text("log", "starting new worker");
     });
 }
 
@@ -128,11 +120,7 @@ fn log_command_may_begin_with_a_variable_or_exec() {
             let daemon = Start::new(program)
                 .options(["--interval=0", "--port=127.0.0.1:0", "--log-file", command])
                 .start();
-            daemon.wait("the output", || {
-                daemon
-                    .read("log")
-                    .filter(|log| log.contains("starting new worker"))
-            });
+            daemon.wait_for_text("log", "starting new worker");
         }
     });
 }
@@ -191,11 +179,10 @@ fn worker_never_blocks_on_a_log_command_that_cannot_run() {
         daemon.read("finished")
     });
     daemon.write("broken.sh", "exec cat >> log");
-    daemon.wait("the report of what was lost", || {
-        daemon.read("log").filter(|log| {
-            log.contains("bytes of output were lost while the log command did not run")
-        })
-    });
+    daemon.wait_for_text(
+        "log",
+        "bytes of output were lost while the log command did not run",
+    );
 }
 
 #[test]
@@ -242,18 +229,12 @@ fn last_lines_are_told_that_a_slow_command_has_not_read_yet() {
         .shell("echo begins; until [ -e fail ]; do sleep 0.01; done; echo last words; exit 3")
         .start();
     let keeper = keeper(&daemon);
-    daemon.wait("the first line", || {
-        daemon.read("log").filter(|log| log.contains("begins\n"))
-    });
+    daemon.wait_for_text("log", "begins\n");
     kill(keeper, Signal::SIGSTOP).unwrap();
     daemon.write("fail", "");
     assert!(output_of_failed(&daemon, 1).contains(&"last words".into()));
     kill(keeper, Signal::SIGCONT).unwrap();
-    daemon.wait("the line", || {
-        daemon
-            .read("log")
-            .filter(|log| log.contains("last words\n"))
-    });
+    daemon.wait_for_text("log", "last words\n");
 }
 
 #[test]
@@ -312,9 +293,7 @@ fn last_lines_of_all_are_logged_at_the_stop() {
              trap end TERM; echo up; while :; do sleep 0.01; done",
         )
         .start();
-    daemon.wait("the worker", || {
-        daemon.read("log").filter(|log| log.contains("up\n"))
-    });
+    daemon.wait_for_text("log", "up\n");
     let keeper = keeper(&daemon);
     let command = command(&daemon, keeper);
     daemon.signal(Signal::SIGTERM);

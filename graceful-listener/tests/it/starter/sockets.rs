@@ -242,9 +242,7 @@ fn worker_gets_the_standard_streams_and_the_sockets_and_nothing_else() {
             .options(["--port=127.0.0.1:0", "--path=a.sock", "--log-file=log"])
             .shell("for fd in /proc/$$/fd/*; do echo \"fd ${fd##*/} is $(readlink $fd)\"; done; echo end; exec sleep 600")
             .start();
-        let log = daemon.wait("the list", || {
-            daemon.read("log").filter(|log| log.contains("end\n"))
-        });
+        let log = daemon.wait_for_text("log", "end\n");
         let fds: Vec<_> = log
             .lines()
             .filter_map(|line| line.strip_prefix("fd "))

@@ -211,9 +211,7 @@ fn log_file_that_is_new_can_be_opened_again_by_the_user() {
     }
     let start = start(&["--log-file=log"]).shell("echo up; exec sleep 610");
     let daemon = start.start();
-    daemon.wait("the log", || {
-        daemon.read("log").filter(|log| log.contains("up\n"))
-    });
+    daemon.wait_for_text("log", "up\n");
     let owner = || fs::metadata(daemon.path("log")).unwrap().uid();
     assert_eq!(owner(), nobody().uid.as_raw());
     daemon.signal(Signal::SIGUSR1);
@@ -234,9 +232,7 @@ fn log_file_that_was_there_is_not_given_to_the_user() {
         .shell("echo up; exec sleep 611");
     std::os::unix::fs::symlink("secret", start.dir().join("link")).unwrap();
     let daemon = start.start();
-    daemon.wait("the log", || {
-        daemon.read("secret").filter(|log| log.contains("up\n"))
-    });
+    daemon.wait_for_text("secret", "up\n");
     assert_eq!(fs::metadata(daemon.path("secret")).unwrap().uid(), 0);
 }
 
