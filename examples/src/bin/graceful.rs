@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `GET /` answers at once, `GET /sleep?ms=N` after N milliseconds. The header
-//! `X-Gen` tells which generation of the service it was.
+//! `X-Gen` tells which generation of the service it was. What is served is a tower service
+//! of one function; an axum `Router` is handed to `serve` in the same way.
 //!
 //! | variable | meaning | default |
 //! | --- | --- | --- |
@@ -15,21 +16,17 @@
 //! | `DRAIN_TIMEOUT_MS` | how long requests may take after SIGTERM | 30000 |
 //! | `UPGRADE_TIMEOUT_MS` | how long the next process may take to start | 60000 |
 
+use std::convert::Infallible;
 use std::env;
 use std::error::Error;
-use std::future::ready;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::Query;
-use axum::http::HeaderValue;
-use axum::middleware::map_response;
-use axum::response::Response;
-use axum::routing::get;
 use graceful_listener::{Listeners, Upgrader, serve};
-use serde::Deserialize;
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use tower::service_fn;
 use tracing::{error, info};
 
 // One thread answers sooner than several where they share few cores with others.
@@ -61,16 +58,21 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     let listeners = Listeners::inherit()?.or_bind([address])?;
     let generation = HeaderValue::from(listeners.generation());
-    let app = Router::new()
-        .route("/", get(async || "hello\n"))
-        .route("/sleep", get(sleep))
-        .layer(map_response(move |mut response: Response| {
-            response.headers_mut().insert("x-gen", generation.clone());
-            ready(response)
-        }));
+    let service = service_fn(move |request: Request<_>| {
+        let generation = generation.clone();
+        async move {
+            let (status, body) = answer(request.uri()).await;
+            let mut response = Response::new(body);
+            *response.status_mut() = status;
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            headers.insert(X_GEN, generation);
+            Ok::<_, Infallible>(response)
+        }
+    });
 
     let upgrader = Upgrader::new(&listeners)?.timeout(upgrade_timeout);
-    let served = serve(listeners, app)
+    let served = serve(listeners, service)
         .upgrader(upgrader)
         .drain_timeout(drain_timeout)
         .await?;
@@ -78,14 +80,19 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-#[derive(Deserialize)]
-struct Sleep {
-    ms: u64,
-}
-
-async fn sleep(Query(Sleep { ms }): Query<Sleep>) -> String {
-    tokio::time::sleep(Duration::from_millis(ms)).await;
-    format!("slept {ms} ms\n")
+async fn answer(uri: &Uri) -> (StatusCode, String) {
+    match uri.path() {
+        "/" => (StatusCode::OK, "hello\n".into()),
+        "/sleep" => {
+            let ms = uri.query().and_then(|query| query.strip_prefix("ms="));
+            let Some(ms) = ms.and_then(|number| number.parse().ok()) else {
+                return (StatusCode::BAD_REQUEST, "ask for /sleep?ms=N\n".into());
+            };
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            (StatusCode::OK, format!("slept {ms} ms\n"))
+        }
+        _ => (StatusCode::NOT_FOUND, "ask for / or /sleep?ms=N\n".into()),
+    }
 }
 
 fn milliseconds(name: &str, default: u64) -> Result<Duration, String> {
@@ -95,3 +102,5 @@ fn milliseconds(name: &str, default: u64) -> Result<Duration, String> {
         .map_err(|_| format!("{name}: `{text}` is not a number of milliseconds"))?;
     Ok(Duration::from_millis(number))
 }
+
+const X_GEN: HeaderName = HeaderName::from_static("x-gen");

@@ -127,3 +127,39 @@ fn traced_queries_shows_time_arguments_slow_ones_and_failures() {
         assert!(said.lines().any(is_it), "{words:?} is not in:\n{said}");
     }
 }
+
+#[test]
+fn graceful_answers_with_its_generation_and_says_what_may_be_asked_for() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_graceful"));
+    command.env("BIND_ADDR", "127.0.0.1:0");
+    let mut program = Program::start(command);
+    let address = program.wait_for_address();
+    for (path, status, body) in [
+        ("/", 200, "hello\n"),
+        ("/sleep?ms=20", 200, "slept 20 ms\n"),
+        ("/sleep?ms=x", 400, "ask for /sleep?ms=N\n"),
+        ("/sleep", 400, "ask for /sleep?ms=N\n"),
+        ("/nothing", 404, "ask for / or /sleep?ms=N\n"),
+    ] {
+        let answer = get(address, path);
+        assert_eq!((answer.status, &*answer.body), (status, body), "{path}");
+        assert_eq!(answer.header("x-gen"), Some("1"), "{path}");
+        assert_eq!(answer.header("content-type"), Some("text/plain"), "{path}");
+    }
+    program.signal("TERM");
+    assert!(program.wait().success());
+}
+
+#[test]
+fn graceful_refuses_a_time_that_is_no_number() {
+    for variable in ["DRAIN_TIMEOUT_MS", "UPGRADE_TIMEOUT_MS"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_graceful"))
+            .env(variable, "10s")
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        let said = String::from_utf8(output.stderr).unwrap();
+        let reason = format!("{variable}: `10s` is not a number of milliseconds");
+        assert!(said.contains(&reason), "{said}");
+    }
+}
