@@ -1,24 +1,26 @@
 //! A deploy by `start_server` beside nginx's reload, by turns, under one load.
 //!
 //! ```text
-//! cargo build --release --bins
+//! cargo build --profile dist --bin graceful --bin start_server
 //! cargo bench --manifest-path graceful-listener/benches/Cargo.toml --bench deploy
 //! ```
 //!
-//! 24 kept-alive and 8 connection-per-request loops, a switch every 1.1 seconds. What
-//! happens in the 250 ms after a switch is told apart from the rest. A request that fails is
-//! made again at once: the last two columns are what a user has waited then. The worker is
-//! the `graceful` example, or those that `WORKERS` lists, joined with `:`. `ROUNDS` and
-//! `SWITCHES` set how often, `NGINX_WORKERS` (2) how many processes nginx has.
+//! 24 kept-alive and 8 connection-per-request loops, 2 % of whose requests take 300 ms, and
+//! a switch every 1.1 seconds. What happens in the 250 ms after a switch is told apart from
+//! the rest. A request that fails is made again at once: the last two columns are what a
+//! user has waited then. The servers take turns of `SWITCHES` (5) each, `ROUNDS` (10) times,
+//! so that a machine that is slow for a while is slow for all of them. The worker is the
+//! `graceful` example, or those that `WORKERS` lists, joined with `:`. `NGINX_WORKERS` (2)
+//! is how many processes nginx has; its slow answers need Debian's `libnginx-mod-http-echo`.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use load::{Load, Target};
+use load::{Load, Report, Target};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -27,8 +29,8 @@ use nix::unistd::Pid;
 mod load;
 
 fn main() {
-    let rounds = setting("ROUNDS", 3);
-    let switches = setting("SWITCHES", 15);
+    let rounds = setting("ROUNDS", 10);
+    let switches = setting("SWITCHES", 5);
     let dir = std::env::temp_dir().join(format!("deploy-{}", std::process::id()));
     fs::create_dir(&dir).expect("a directory");
     let workers = std::env::var("WORKERS");
@@ -36,59 +38,44 @@ fn main() {
         Ok(paths) => paths.split(':').map(PathBuf::from).collect(),
         Err(_) => vec![programs().join("graceful")],
     };
-    for round in 1..=rounds {
-        let nginx = Nginx::start(&dir);
-        measure(round, "nginx, left alone", nginx.address, switches, None);
-        measure(
-            round,
-            "nginx, HUP",
-            nginx.address,
-            switches,
-            Some(nginx.pid()),
-        );
-        drop(nginx);
-        for worker in &workers {
-            let ours = StartServer::start(&dir, worker);
-            let name = format!("start_server, {}", worker.display());
-            measure(
-                round,
-                &format!("{name}, left alone"),
-                ours.address,
-                switches,
-                None,
-            );
-            let pid = ours.child.id();
-            measure(
-                round,
-                &format!("{name}, HUP"),
-                ours.address,
-                switches,
-                Some(pid),
-            );
+
+    let nginx = Nginx::start(&dir);
+    let start_servers: Vec<_> = workers
+        .iter()
+        .map(|worker| StartServer::start(&dir, worker))
+        .collect();
+    let mut servers = vec![("nginx".into(), nginx.address, nginx.pid())];
+    servers.extend(workers.iter().zip(&start_servers).map(|(worker, server)| {
+        let name = format!("start_server, {}", worker.display());
+        (name, server.address, server.pid())
+    }));
+
+    let mut turns: Vec<Vec<Report>> = servers.iter().map(|_| Vec::new()).collect();
+    for _ in 0..rounds {
+        for ((_, address, master), turns) in servers.iter().zip(&mut turns) {
+            turns.push(measure(*address, *master, switches));
         }
     }
+    for ((name, ..), turns) in servers.iter().zip(turns) {
+        let report: Report = turns.into_iter().sum();
+        println!("{name}, {} switches\n{report}", rounds * switches);
+    }
+    drop((nginx, start_servers));
     fs::remove_dir_all(&dir).expect("the directory goes");
 }
 
-/// Puts load on a server, while its master gets SIGHUP again and again, if its id is given.
-fn measure(round: usize, name: &str, address: SocketAddr, switches: usize, master: Option<u32>) {
+/// Puts load on a server, while its master gets SIGHUP again and again.
+fn measure(address: SocketAddr, master: u32, switches: usize) -> Report {
     let mut load = Load::new(Target::Tcp(address));
-    // Nothing takes long: nginx has nothing that does.
-    load.slow_path.clone_from(&load.path);
     load.retries = true;
     let mut running = load.start();
     for _ in 0..switches {
         sleep(PAUSE);
-        if let Some(pid) = master {
-            running.note_switch();
-            send(pid, Signal::SIGHUP);
-        }
+        running.note_switch();
+        send(master, Signal::SIGHUP);
     }
     sleep(PAUSE);
-    println!(
-        "round {round}, {name}, {switches} times\n{}",
-        running.stop()
-    );
+    running.stop()
 }
 
 /// By a call of our own: to start `kill` takes more than some switches do.
@@ -107,9 +94,12 @@ impl Nginx {
         let place = dir.display();
         let configuration = dir.join("nginx.conf");
         let text = format!(
-            "worker_processes {}; pid {place}/nginx.pid; error_log {place}/nginx.log;\n\
+            "load_module /usr/lib/nginx/modules/ngx_http_echo_module.so;\n\
+             worker_processes {}; pid {place}/nginx.pid; error_log {place}/nginx.log;\n\
              events {{ worker_connections 1024; }}\n\
-             http {{ access_log off; server {{ listen {address}; location / {{ return 200 \"hello\\n\"; }} }} }}\n",
+             http {{ access_log off; server {{ listen {address}; location / {{ return 200 \"hello\\n\"; }}\n\
+             location /sleep {{ echo_sleep 0.3; echo_exec @slept; }}\n\
+             location @slept {{ return 200 \"slept\\n\"; }} }} }}\n",
             setting("NGINX_WORKERS", 2)
         );
         fs::write(&configuration, text).expect("the configuration is written");
@@ -123,9 +113,7 @@ impl Nginx {
     }
 
     fn pid(&self) -> u32 {
-        let file = self.configuration.with_file_name("nginx.pid");
-        let text = fs::read_to_string(file).expect("nginx has written its id");
-        text.trim().parse().expect("it is a number")
+        pid(&self.configuration.with_file_name("nginx.pid"))
     }
 
     fn run(&self, options: &[&str]) {
@@ -144,37 +132,56 @@ impl Drop for Nginx {
     }
 }
 
+/// A daemon as nginx is one: with a session of its own, which the kernel gives a share of
+/// the processors' time (sched(7), "The autogroup feature").
 struct StartServer {
-    child: Child,
+    pid_file: PathBuf,
     address: SocketAddr,
 }
 
 impl StartServer {
     fn start(dir: &Path, worker: &Path) -> Self {
         let address = free_address();
-        let child = Command::new(programs().join("start_server"))
-            .args(["--port", &address.to_string(), "--wait-ready", "--"])
-            .arg(worker)
-            .current_dir(dir)
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("start_server runs: cargo build --release --bins");
-        wait_for(address);
-        // Not only start_server listens by then, the worker serves.
-        sleep(PAUSE);
-        Self { child, address }
+        let pid_file = dir.join(format!("{}.pid", address.port()));
+        let status = Command::new(programs().join("start_server"))
+            .args([
+                "--port",
+                &address.to_string(),
+                "--wait-ready",
+                "--daemonize",
+            ])
+            .args(["--log-file", "/dev/null", "--pid-file"])
+            .args([&pid_file, Path::new("--"), worker])
+            .status()
+            .expect(
+                "start_server runs: cargo build --profile dist --bin graceful --bin start_server",
+            );
+        assert!(status.success(), "start_server: {status}");
+        Self { pid_file, address }
+    }
+
+    fn pid(&self) -> u32 {
+        pid(&self.pid_file)
     }
 }
 
 impl Drop for StartServer {
     fn drop(&mut self) {
-        send(self.child.id(), Signal::SIGTERM);
-        self.child.wait().expect("it ends");
+        let status = Command::new(programs().join("start_server"))
+            .args(["--stop", "--pid-file"])
+            .arg(&self.pid_file)
+            .status();
+        assert!(status.is_ok_and(|status| status.success()), "it ends");
     }
 }
 
+fn pid(file: &Path) -> u32 {
+    let text = fs::read_to_string(file).expect("a daemon has written its id");
+    text.trim().parse().expect("it is a number")
+}
+
 fn programs() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/dist")
 }
 
 fn free_address() -> SocketAddr {

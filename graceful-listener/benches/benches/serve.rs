@@ -52,7 +52,7 @@ fn main() {
                 results[which].push(result);
             }
         }
-        let measures: [(_, fn(&Measured) -> f64); 3] = [
+        let measures: [(_, Figure); 3] = [
             ("requests/s (more is better)", |result| result.rate),
             ("p99 µs (less is better)", |result| result.p99),
             ("CPU µs (less is better)", |result| result.cpu),
@@ -78,6 +78,8 @@ struct Server {
     address: String,
     child: Child,
 }
+
+type Figure = fn(&Measured) -> f64;
 
 struct Measured {
     rate: f64,
