@@ -77,3 +77,23 @@ impl Manager {
         let _ = self.notifier.send(message);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn watchdog_is_fed_again_after_half_its_time() {
+        let patience = Duration::from_secs(3600);
+        let mut notifier = Notifier::silent();
+        notifier.watchdog = Some(patience);
+        let mut manager = Manager::new(notifier);
+        let before = Moment::now();
+        manager.keep_alive();
+        let next = manager.deadline().unwrap();
+        assert!(next >= before + patience / 2, "{next:?} is too early");
+        assert!(next <= Moment::now() + patience / 2, "{next:?} is too late");
+    }
+}

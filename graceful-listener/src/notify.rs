@@ -45,7 +45,7 @@ use nix::unistd::close;
 #[derive(Debug)]
 pub struct Notifier {
     target: Option<Target>,
-    watchdog: Option<Duration>,
+    pub(crate) watchdog: Option<Duration>,
 }
 
 impl Notifier {

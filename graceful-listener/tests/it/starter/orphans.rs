@@ -66,6 +66,35 @@ fn worker_of_a_killed_super_daemon_is_adopted_and_replaced() {
 }
 
 #[test]
+fn child_of_an_orphan_is_not_adopted_beside_it() {
+    if !can_adopt() {
+        return;
+    }
+    let port = format!("--port=127.0.0.1:{}", port::free());
+    let mut first = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", &port])
+        .shell("sleep 624 & echo $! > child.new; mv child.new child; exec sleep 625")
+        .start();
+    first.wait_for_generations(&[1]);
+    let orphan = number_after(&first.log(), "starting new worker ");
+    let child = first.wait("its child", || {
+        std::fs::read_to_string(first.path("child")).ok()
+    });
+    first.kill();
+    let start = first.again(&["--interval=0", &port]);
+    let second = start.program(&["sleep", "626"]).start();
+    second.wait_for_log(&format!("sending TERM to old workers:{orphan}"));
+    let log = second.log();
+    assert_eq!(log.matches("adopting worker").count(), 1, "{log}");
+    // Its end is its parent's business, or that of the group that both are in.
+    let _ = kill(
+        Pid::from_raw(child.trim().parse().unwrap()),
+        Signal::SIGKILL,
+    );
+}
+
+#[test]
 fn orphan_serves_until_its_successor_does() {
     if !can_adopt() {
         return;

@@ -210,7 +210,7 @@ fn stop_between_two_failed_starts_starts_no_more() {
 }
 
 #[test]
-fn second_term_changes_nothing() {
+fn second_term_and_hangup_while_stopping_change_nothing() {
     both(|program| {
         let mut daemon = Start::new(program)
             .file("mode", "stay")
@@ -226,6 +226,7 @@ fn second_term_changes_nothing() {
         let log = daemon.log();
         assert_eq!(log.matches("received TERM, sending").count(), 1, "{log}");
         assert_eq!(log.matches("starting new worker").count(), 1, "{log}");
+        assert!(!log.contains("received HUP"), "{log}");
     });
 }
 
