@@ -207,8 +207,13 @@ impl Starter {
             self.look_after_what_is_left(worker);
             return;
         }
+        let next = if self.candidate.is_none() {
+            "restarting"
+        } else {
+            "its successor is starting"
+        };
         self.log.line(format_args!(
-            "worker {} died unexpectedly with status:{}, restarting",
+            "worker {} died unexpectedly with status:{}, {next}",
             worker.pid(),
             exit.raw()
         ));

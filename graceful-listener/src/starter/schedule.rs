@@ -26,7 +26,7 @@ impl Starter {
         // What the files say may change before it is due.
         let volatile = variables.contains_key(OsStr::new(environment::ENVDIR));
         Some(if volatile {
-            at.min((Moment::now() + TICK).max(self.last_start + interval))
+            at.min(Moment::now() + TICK)
         } else {
             at
         })

@@ -720,3 +720,50 @@ fn connections_wait_while_no_worker_lives() {
         assert_eq!(super::worker::talk(&mut stream, "generation").unwrap(), "2");
     });
 }
+
+#[test]
+fn status_file_is_replaced_as_a_whole() {
+    both(|program| {
+        let daemon = Daemon::serving(program);
+        let first = daemon.worker(1);
+        let before = fs::File::open(daemon.path("status")).unwrap();
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_generations(&[2]);
+        // Whoever had it open reads what it was.
+        let text = std::io::read_to_string(before).unwrap();
+        assert_eq!(text, format!("1:{first}\n"));
+    });
+}
+
+#[test]
+fn envdir_is_read_anew_for_a_worker_that_replaces_a_dead_one() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .files()
+            .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=env"])
+            .file("env/COLOUR", "blue\n")
+            .start();
+        let first = daemon.worker(1);
+        daemon.wait_for_generations(&[1]);
+        daemon.write("env/COLOUR", "green\n");
+        kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+        daemon.wait_for_answer_of(2);
+        assert_eq!(daemon.ask("env COLOUR"), "=green");
+    });
+}
+
+#[test]
+fn pid_file_is_there_before_the_first_worker() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .files()
+            .options(["--interval=0"])
+            .shell("echo \"told: $(cat pid)\"; exec sleep 627")
+            .start();
+        let pid = daemon.pid();
+        let log = daemon.wait_for_log("told: ");
+        assert!(log.contains(&format!("told: {pid}\n")), "{log}");
+        let begin = format!("start_server (pid:{pid}) starting now...\n");
+        assert!(log.contains(&begin), "{log}");
+    });
+}

@@ -1,6 +1,6 @@
 //! The life of a worker: its environment, its start, its death, its successor.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -309,7 +309,7 @@ fn restart_asked_for_during_the_pause_begins_at_once() {
 
 #[test]
 fn hangups_while_the_new_release_fails_are_no_storm_of_starts() {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let daemon = Start::new(Program::Ours)
         .files()
         .options(["--interval=2"])
@@ -455,7 +455,7 @@ fn hangup_during_a_start_does_not_shorten_it() {
         .options(["--interval=2", "--port=127.0.0.1:0"])
         .start();
     daemon.wait_for_generations(&[1]);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_logs("starting new worker", 2);
     daemon.signal(Signal::SIGHUP);
@@ -753,5 +753,68 @@ fn restart_asked_for_begins_with_the_shortest_pause_again() {
         let delays = delays(&daemon);
         let mut after = delays[before..].iter();
         after.any(|delay| *delay <= 0.3).then_some(())
+    });
+}
+
+#[test]
+fn envdir_changes_the_interval_of_the_auto_restart_while_nothing_else_happens() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .files()
+            .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=env"])
+            .file("env/ENABLE_AUTO_RESTART", "1\n")
+            .file("env/KILL_OLD_DELAY", "0\n")
+            .file("env/AUTO_RESTART_INTERVAL", "600\n")
+            .start();
+        daemon.worker(1);
+        daemon.wait_for_generations(&[1]);
+        daemon.write("env/AUTO_RESTART_INTERVAL", "1\n");
+        daemon.wait_for_log("autorestart triggered (interval=1)");
+        daemon.worker(2);
+    });
+}
+
+#[test]
+fn hangup_during_the_kill_old_delay_neither_shortens_it_nor_is_lost() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .files()
+            .options(["--interval=0", "--port=127.0.0.1:0", "--kill-old-delay=4"])
+            .start();
+        daemon.worker(1);
+        daemon.wait_for_generations(&[1]);
+        let begun = Instant::now();
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_log("sleeping 4 secs before killing old workers");
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_log("\nkilling old workers");
+        // Perl counts whole seconds, and may take one that has just begun for one.
+        assert!(
+            begun.elapsed() >= Duration::from_secs(3),
+            "it was cut short"
+        );
+        daemon.wait_for_generations(&[3]);
+        let log = daemon.log();
+        assert_eq!(log.matches("sleeping 4 secs").count(), 2, "{log}");
+    });
+}
+
+#[test]
+fn death_of_the_serving_worker_during_a_restart_starts_no_third() {
+    both(|program| {
+        let mut daemon = Start::new(program)
+            .files()
+            .options(["--interval=4", "--port=127.0.0.1:0"])
+            .start();
+        daemon.wait_for_generations(&[1]);
+        daemon.signal(Signal::SIGHUP);
+        daemon.worker(2);
+        kill(Pid::from_raw(daemon.worker(1)), Signal::SIGKILL).unwrap();
+        daemon.wait_for_log("killing old workers");
+        daemon.wait_for_generations(&[2]);
+        assert_eq!(daemon.ask("generation"), "2");
+        let log = daemon.stop();
+        assert_eq!(log.matches("starting new worker").count(), 2, "{log}");
+        assert!(!log.contains(", restarting"), "{log}");
     });
 }

@@ -101,11 +101,14 @@ fn every_restart_tells_all_old_workers_again() {
         daemon.signal(Signal::SIGHUP);
         daemon.wait_for_logs("generation 1 received TERM", 2);
         let log = daemon.wait_for_log("generation 2 received TERM");
-        assert!(
-            log.contains(&format!("sending TERM to old workers:{first},{second}")),
-            "{log}"
-        );
+        assert!(names_both(&log, "old", first, second), "{log}");
     });
+}
+
+/// Whether TERM was sent to these, in either order: Perl's sorts them as text.
+fn names_both(log: &str, which: &str, one: i32, other: i32) -> bool {
+    let told = |pids| log.contains(&format!("sending TERM to {which} workers:{pids}\n"));
+    told(format!("{one},{other}")) || told(format!("{other},{one}"))
 }
 
 #[test]
@@ -264,4 +267,51 @@ fn signal_of_the_terminal_reaches_the_super_daemon_alone() {
         log.contains(&format!("worker {worker} died, status:0")),
         "{log}"
     );
+}
+
+#[test]
+fn status_file_tells_who_is_left_while_all_generations_are_stopped() {
+    both(|program| {
+        let mut daemon = Start::new(program)
+            .file("mode", "stay")
+            .files()
+            .options(["--interval=0", "--port=127.0.0.1:0"])
+            .start();
+        let first = daemon.worker(1);
+        daemon.wait_for_generations(&[1]);
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_log("generation 1 received TERM");
+        let second = daemon.worker(2);
+        daemon.wait_for_generations(&[1, 2]);
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait_for_logs("generation 1 received TERM", 2);
+        let log = daemon.wait_for_log("generation 2 received TERM");
+        assert!(names_both(&log, "all", first, second), "{log}");
+        assert_eq!(daemon.generations(), [1, 2]);
+        kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+        daemon.wait("the one that is left", || {
+            (daemon.read("status")? == format!("2:{second}\n")).then_some(())
+        });
+        kill(Pid::from_raw(second), Signal::SIGKILL).unwrap();
+        assert!(daemon.wait_for_exit().success());
+        assert!(!daemon.path("status").exists());
+    });
+}
+
+#[test]
+fn stop_is_heard_while_the_worker_keeps_failing() {
+    both(|program| {
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            let mut daemon = Start::new(program)
+                .options(["--interval=1"])
+                .shell("exit 1")
+                .start();
+            daemon.wait_for_log("seems to have failed to start, exit status:256");
+            daemon.signal(signal);
+            assert!(daemon.wait_for_exit().success(), "{signal}");
+            let log = daemon.log();
+            assert!(log.ends_with("exiting\n"), "{signal}: {log}");
+            assert!(super::daemon::marked(daemon.dir.path()).is_empty());
+        }
+    });
 }

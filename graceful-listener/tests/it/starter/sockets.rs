@@ -84,7 +84,11 @@ fn every_form_of_an_address_is_bound_and_named() {
             ("::1:0", "[::1]:0"),
             ("[127.0.0.1]:0", "127.0.0.1:0"),
             (" 0 ", "0"),
+            ("127.0.0.1: 0", "127.0.0.1:0"),
+            ("localhost:0", "localhost:0"),
             ("127.0.0.1:u0", "127.0.0.1:0"),
+            ("0.0.0.0:u0", "0.0.0.0:0"),
+            ("u0", "0"),
         ] {
             let daemon = echo_ports(program)
                 .options([format!("--port={spec}")])
@@ -622,5 +626,44 @@ fn mask_of_the_worker_is_not_that_of_the_socket_file() {
             .start();
         let own = proc_status(std::process::id().cast_signed(), "Umask");
         assert_eq!(daemon.ask("status Umask"), own);
+    });
+}
+
+#[test]
+fn socket_that_is_given_a_number_has_no_other() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .options(AT_ONCE)
+            .options(["--port=127.0.0.1:0=7", "--port=u0=9"])
+            .shell("for fd in /proc/$$/fd/*; do echo \"fd ${fd##*/} is $(readlink $fd)\"; done; echo end; exec sleep 600")
+            .start();
+        let log = daemon.wait_for_log("\nend\n");
+        let sockets: Vec<_> = log
+            .lines()
+            .filter_map(|line| line.strip_prefix("fd ")?.split_once(" is socket:"))
+            .map(|(number, _)| number)
+            .collect();
+        assert_eq!(sockets, ["7", "9"], "{log}");
+    });
+}
+
+#[test]
+fn backlog_is_that_of_unix_sockets_too() {
+    both(|program| {
+        let daemon = echo_ports(program)
+            .options(["--path=a.sock", "--backlog=1"])
+            .start();
+        daemon.wait_for_log("ports are ");
+        let address = socket2::SockAddr::unix(daemon.path("a.sock")).unwrap();
+        let clients: Vec<_> = (0..10)
+            .map(|_| {
+                let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+                client.set_nonblocking(true).unwrap();
+                // Nobody accepts: there is room, or there is none.
+                (client.connect(&address).is_ok(), client)
+            })
+            .collect();
+        let connected = clients.iter().filter(|(connected, _)| *connected).count();
+        assert!((1..=3).contains(&connected), "{connected} with room for 1");
     });
 }
