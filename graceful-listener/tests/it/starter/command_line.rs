@@ -347,3 +347,15 @@ fn posixly_correct_ends_the_options_at_the_program() {
         assert!(daemon.log().contains("arguments: --port=127.0.0.1:0"));
     });
 }
+
+#[test]
+fn negative_interval_is_no_time() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .files()
+            .options(["--interval=-1", "--port=127.0.0.1:0"])
+            .start();
+        daemon.wait_for_generations(&[1]);
+        assert_eq!(daemon.ask("generation"), "1");
+    });
+}

@@ -51,7 +51,7 @@ pub(super) fn both(test: impl Fn(Program) + Sync) {
     });
 }
 
-fn has_perl() -> bool {
+pub(super) fn has_perl() -> bool {
     // Another program of this name may come first in the PATH.
     child::has("perl") && child::has("start_server") && Program::Perl.path().exists()
 }

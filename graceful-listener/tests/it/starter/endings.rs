@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, is_running, marked, number_after, proc_status};
+use super::daemon::{Daemon, Program, Start, both, is_running, marked, number_after, proc_status};
 
 /// Ignores TERM, as does what it has started.
 const STUBBORN: &str =
@@ -289,11 +289,13 @@ fn signal_of_the_parents_death_can_be_chosen() {
 
 #[test]
 fn workers_outlive_a_killed_super_daemon_by_default() {
-    let mut daemon = Daemon::serving(Program::Ours);
-    let worker = daemon.worker(1);
-    daemon.kill();
-    assert_eq!(daemon.ask("generation"), "1");
-    assert!(is_running(worker));
+    both(|program| {
+        let mut daemon = Daemon::serving(program);
+        let worker = daemon.worker(1);
+        daemon.kill();
+        assert_eq!(daemon.ask("generation"), "1");
+        assert!(is_running(worker));
+    });
 }
 
 #[test]

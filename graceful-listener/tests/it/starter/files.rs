@@ -767,3 +767,34 @@ fn pid_file_is_there_before_the_first_worker() {
         assert!(log.contains(&begin), "{log}");
     });
 }
+
+#[test]
+fn daemon_keeps_the_mask_it_was_started_with() {
+    both(|program| {
+        let start = Start::new(program).files().options([
+            "--interval=0",
+            "--port=127.0.0.1:0",
+            "--daemonize",
+            "--log-file=output",
+        ]);
+        let own = start.command();
+        let mut command = std::process::Command::new("sh");
+        command
+            .args(["-c", "umask 027; exec \"$0\" \"$@\""])
+            .arg(own.get_program())
+            .args(own.get_args())
+            .current_dir(start.dir())
+            .stdin(std::process::Stdio::null());
+        for (name, value) in own.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let output = finish(command);
+        let daemon = start.daemon();
+        assert!(output.status.success(), "{}", stderr(&output));
+        daemon.worker(1);
+        assert_eq!(daemon.ask("status Umask"), "0027");
+    });
+}

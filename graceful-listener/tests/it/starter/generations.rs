@@ -43,6 +43,10 @@ fn options_are_told_to_the_worker_in_its_environment() {
                 "--kill-old-delay=1",
             ])
             .options(["--enable-auto-restart", "--auto-restart-interval=100"])
+            // The options go first.
+            .env("ENVDIR", "nowhere")
+            .env("ENABLE_AUTO_RESTART", "0")
+            .env("AUTO_RESTART_INTERVAL", "700")
             .start();
         daemon.wait_for_log("serving as");
         for (name, value) in [
@@ -597,6 +601,7 @@ fn stop_during_the_kill_old_delay_is_served_at_once() {
 #[test]
 fn auto_restart_comes_after_the_interval() {
     both(|program| {
+        let begun = Instant::now();
         let daemon = Start::new(program)
             .files()
             .options([
@@ -604,10 +609,12 @@ fn auto_restart_comes_after_the_interval() {
                 "--port=127.0.0.1:0",
                 "--enable-auto-restart",
             ])
-            .options(["--auto-restart-interval=2", "--kill-old-delay=1"])
+            .options(["--auto-restart-interval=3", "--kill-old-delay=1"])
             .start();
         daemon.wait_for_log("serving as generation 1");
-        daemon.wait_for_log("autorestart triggered (interval=2)");
+        daemon.wait_for_log("autorestart triggered (interval=3)");
+        // Perl counts whole seconds, and may take one that has just begun for one.
+        assert!(begun.elapsed() >= Duration::from_secs(2), "it came early");
         daemon.wait_for_log("sleeping 1 secs before killing old workers");
         daemon.wait_for_log("generation 1 received TERM");
         daemon.wait_for_log("serving as generation 3");
@@ -816,5 +823,56 @@ fn death_of_the_serving_worker_during_a_restart_starts_no_third() {
         let log = daemon.stop();
         assert_eq!(log.matches("starting new worker").count(), 2, "{log}");
         assert!(!log.contains(", restarting"), "{log}");
+    });
+}
+
+#[test]
+fn auto_restart_may_come_from_the_environment_alone() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .files()
+            .options(["--interval=0", "--port=127.0.0.1:0"])
+            .env("ENABLE_AUTO_RESTART", "1")
+            .env("AUTO_RESTART_INTERVAL", "1")
+            .env("KILL_OLD_DELAY", "0")
+            .start();
+        daemon.wait_for_log("autorestart triggered (interval=1)");
+        daemon.worker(2);
+    });
+}
+
+#[test]
+fn stop_during_a_restart_ends_the_old_worker_and_the_new_one() {
+    both(|program| {
+        let mut daemon = Start::new(program)
+            .files()
+            .options(["--interval=6", "--port=127.0.0.1:0"])
+            .start();
+        let first = daemon.worker(1);
+        daemon.wait_for_generations(&[1]);
+        daemon.signal(Signal::SIGHUP);
+        let second = daemon.worker(2);
+        let log = daemon.stop();
+        assert!(!is_running(first) && !is_running(second), "{log}");
+        assert_eq!(log.matches("starting new worker").count(), 2, "{log}");
+    });
+}
+
+#[test]
+fn worker_finds_its_sockets_with_perls_own_library() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .options(["--interval=0", "--port=127.0.0.1:0=7", "--path=a.sock"])
+            .shell(
+                "perl -MServer::Starter=server_ports -e '$p = server_ports(); \
+                 print \"ports are \", join(\" \", map { \"$_=$p->{$_}\" } sort keys %$p), \"\\n\"'; \
+                 exec sleep 628",
+            )
+            .start();
+        if !super::daemon::has_perl() {
+            return;
+        }
+        let log = daemon.wait_for_log("ports are ");
+        assert!(log.contains("ports are 127.0.0.1:0=7 a.sock="), "{log}");
     });
 }

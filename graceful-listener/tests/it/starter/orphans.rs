@@ -3,7 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, finish, is_running, number_after, stderr};
+use super::daemon::{Daemon, Program, Start, both, finish, is_running, number_after, stderr};
 use crate::port;
 
 fn start_on(program: Program, port: &str) -> Daemon {
@@ -122,12 +122,14 @@ fn orphan_serves_until_its_successor_does() {
 
 #[test]
 fn second_super_daemon_does_not_take_the_sockets_of_a_living_one() {
-    let port = format!("--port=127.0.0.1:{}", port::free());
-    let first = start_on(Program::Ours, &port);
-    let output = Start::new(Program::Ours).options([&port]).run();
-    assert_eq!(output.status.code(), Some(98), "{}", stderr(&output));
-    assert!(!stderr(&output).contains("adopting"), "{}", stderr(&output));
-    assert_eq!(first.ask("generation"), "1");
+    both(|program| {
+        let port = format!("--port=127.0.0.1:{}", port::free());
+        let first = start_on(program, &port);
+        let output = Start::new(program).options([&port]).run();
+        assert_eq!(output.status.code(), Some(98), "{}", stderr(&output));
+        assert!(!stderr(&output).contains("adopting"), "{}", stderr(&output));
+        assert_eq!(first.ask("generation"), "1");
+    });
 }
 
 #[test]
