@@ -3,6 +3,7 @@
 mod daemon;
 mod worker;
 
+mod auto_restart;
 mod command_line;
 mod control;
 mod endings;

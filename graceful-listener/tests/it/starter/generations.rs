@@ -599,78 +599,6 @@ fn stop_during_the_kill_old_delay_is_served_at_once() {
 }
 
 #[test]
-fn auto_restart_comes_after_the_interval() {
-    both(|program| {
-        let begun = Instant::now();
-        let daemon = Start::new(program)
-            .files()
-            .options([
-                "--interval=0",
-                "--port=127.0.0.1:0",
-                "--enable-auto-restart",
-            ])
-            .options(["--auto-restart-interval=3", "--kill-old-delay=1"])
-            .start();
-        daemon.wait_for_log("serving as generation 1");
-        daemon.wait_for_log("autorestart triggered (interval=3)");
-        // Perl counts whole seconds, and may take one that has just begun for one.
-        assert!(begun.elapsed() >= Duration::from_secs(2), "it came early");
-        daemon.wait_for_log("sleeping 1 secs before killing old workers");
-        daemon.wait_for_log("generation 1 received TERM");
-        daemon.wait_for_log("serving as generation 3");
-    });
-}
-
-#[test]
-fn auto_restart_is_forced_if_an_old_worker_lingers() {
-    both(|program| {
-        let daemon = Start::new(program)
-            .file("mode", "stay")
-            .files()
-            .options([
-                "--interval=0",
-                "--port=127.0.0.1:0",
-                "--enable-auto-restart",
-            ])
-            .options(["--auto-restart-interval=1", "--kill-old-delay=0"])
-            .start();
-        daemon.wait_for_log("autorestart triggered (interval=1)");
-        daemon.wait_for_log("autorestart triggered (forced, interval=1)");
-    });
-}
-
-#[test]
-fn auto_restart_is_off_by_what_perl_takes_for_false() {
-    both(|program| {
-        for value in ["", "0"] {
-            let daemon = Start::new(program)
-                .files()
-                .options(["--interval=0", "--port=127.0.0.1:0"])
-                .env("ENABLE_AUTO_RESTART", value)
-                .start();
-            daemon.wait_for_generations(&[1]);
-            daemon.signal(Signal::SIGHUP);
-            let log = daemon.wait_for_log("killing old workers");
-            assert!(!log.contains("sleeping"), "{value:?}: {log}");
-        }
-    });
-}
-
-#[test]
-fn auto_restart_waits_five_seconds_before_it_kills_by_default() {
-    both(|program| {
-        let daemon = Start::new(program)
-            .options(["--interval=0", "--port=127.0.0.1:0"])
-            .env("ENABLE_AUTO_RESTART", "1")
-            .env("AUTO_RESTART_INTERVAL", "600")
-            .start();
-        daemon.wait_for_log("serving as generation 1");
-        daemon.signal(Signal::SIGHUP);
-        daemon.wait_for_log("sleeping 5 secs before killing old workers");
-    });
-}
-
-#[test]
 fn idle_super_daemon_is_never_woken() {
     let daemon = Start::new(Program::Ours).files().options([
         "--interval=0",
@@ -764,24 +692,6 @@ fn restart_asked_for_begins_with_the_shortest_pause_again() {
 }
 
 #[test]
-fn envdir_changes_the_interval_of_the_auto_restart_while_nothing_else_happens() {
-    both(|program| {
-        let daemon = Start::new(program)
-            .files()
-            .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=env"])
-            .file("env/ENABLE_AUTO_RESTART", "1\n")
-            .file("env/KILL_OLD_DELAY", "0\n")
-            .file("env/AUTO_RESTART_INTERVAL", "600\n")
-            .start();
-        daemon.worker(1);
-        daemon.wait_for_generations(&[1]);
-        daemon.write("env/AUTO_RESTART_INTERVAL", "1\n");
-        daemon.wait_for_log("autorestart triggered (interval=1)");
-        daemon.worker(2);
-    });
-}
-
-#[test]
 fn hangup_during_the_kill_old_delay_neither_shortens_it_nor_is_lost() {
     both(|program| {
         let daemon = Start::new(program)
@@ -823,21 +733,6 @@ fn death_of_the_serving_worker_during_a_restart_starts_no_third() {
         let log = daemon.stop();
         assert_eq!(log.matches("starting new worker").count(), 2, "{log}");
         assert!(!log.contains(", restarting"), "{log}");
-    });
-}
-
-#[test]
-fn auto_restart_may_come_from_the_environment_alone() {
-    both(|program| {
-        let daemon = Start::new(program)
-            .files()
-            .options(["--interval=0", "--port=127.0.0.1:0"])
-            .env("ENABLE_AUTO_RESTART", "1")
-            .env("AUTO_RESTART_INTERVAL", "1")
-            .env("KILL_OLD_DELAY", "0")
-            .start();
-        daemon.wait_for_log("autorestart triggered (interval=1)");
-        daemon.worker(2);
     });
 }
 
