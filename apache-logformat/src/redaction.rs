@@ -64,7 +64,8 @@ impl Redaction {
     }
 
     /// Masks the query parameter `name` in the request's target, and in the
-    /// `Referer` and `Location` fields.
+    /// `Referer` and `Location` fields, there also one of the fragment
+    /// (`#access_token=…`).
     ///
     /// It is recognised in upper and lower case and when it is percent-encoded.
     #[must_use]
@@ -147,17 +148,18 @@ impl Redaction {
 
     /// Appends a URI or a request target, masked.
     pub(crate) fn write_uri(&self, uri: &[u8], out: &mut Vec<u8>) {
-        let query = || uri.iter().position(|&byte| byte == b'?');
-        let query = if self.parameters.is_empty() {
+        // A fragment has parameters too where an authorization server answers with one.
+        let start = || uri.iter().position(|byte| b"?#".contains(byte));
+        let start = if self.parameters.is_empty() {
             None
         } else {
-            query()
+            start()
         };
-        let Some(query) = query else {
+        let Some(start) = start else {
             out.extend_from_slice(uri);
             return;
         };
-        let (before, query) = uri.split_at(query + 1);
+        let (before, query) = uri.split_at(start + 1);
         out.extend_from_slice(before);
         for parameter in query.split_inclusive(|byte| b"&;#".contains(byte)) {
             self.write_pair(parameter, &self.parameters, out);

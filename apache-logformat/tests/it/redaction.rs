@@ -125,6 +125,33 @@ fn query_parameters_are_recognised_in_disguise() {
 }
 
 #[test]
+fn parameters_of_a_fragment_are_masked_too() {
+    for (uri, expected) in [
+        (
+            "https://app.example/cb#token=s&state=1",
+            "https://app.example/cb#token=[redacted]&state=1",
+        ),
+        ("/cb?a=1#token=s", "/cb?a=1#token=[redacted]"),
+        ("/cb?token=s#top", "/cb?token=[redacted]#top"),
+        ("/cb#top?token=s", "/cb#top?token=s"),
+    ] {
+        let lines = Lines::default();
+        let mut service = lines
+            .layer("%{Referer}i %{Location}o")
+            .redaction(Redaction::none().query("token"))
+            .layer(answer(move |_: Request<()>| {
+                Response::builder()
+                    .header("location", uri)
+                    .body(Empty::<Bytes>::new())
+                    .unwrap()
+            }));
+        let request = Request::get("/").header("referer", uri).body(()).unwrap();
+        block_on(service.call(request)).unwrap();
+        assert_eq!(lines.only(), format!("{expected} {expected}"));
+    }
+}
+
+#[test]
 fn cookies_are_recognised_in_disguise() {
     let format = || {
         let format = "$http_cookie|$cookie_sid|$cookie_a";
