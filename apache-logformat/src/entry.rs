@@ -71,7 +71,7 @@ impl Entry {
         if needs.cookies {
             record.capture_cookies(request.headers(), &config.redaction);
         }
-        if needs.connection || needs.client {
+        if needs.connection {
             capture_connection(&mut record, config, request.extensions(), request.headers());
         }
         capture_facts(&mut record, config, request.extensions());

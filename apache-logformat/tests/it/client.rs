@@ -221,6 +221,8 @@ fn forwarded_is_read_when_it_is_chosen() {
         (&["for=\"1.1.1.1, for=203.0.113.5"], "203.0.113.5"),
         (&["for=\"1.1.1.1", "for=203.0.113.5"], "203.0.113.5"),
         (&["for=\"a,b\", for=10.2.2.2"], "10.2.2.2"),
+        // A comma between quotation marks ends no element.
+        (&["for=203.0.113.5;host=\"a,b\""], "203.0.113.5"),
     ] {
         let got = client(proxies().forwarded(), "10.1.1.1", "forwarded", values);
         assert_eq!(got, expected, "{values:?}");

@@ -155,6 +155,28 @@ fn unknown_facts_are_left_out() {
 }
 
 #[test]
+fn port_of_the_server_is_the_named_else_its_own_else_that_of_this_end() {
+    for (host, own, expected) in [
+        ("a.example:8443", Some(80), Some("8443")),
+        ("a.example", Some(80), Some("80")),
+        ("a.example", None, Some("8080")),
+        ("", None, Some("8080")),
+    ] {
+        let mut layer = AccessLogLayer::from(Output::event()).clock(clock());
+        if let Some(port) = own {
+            layer = layer.server_port(port);
+        }
+        let mut request = Request::get("/").header("host", host).body(()).unwrap();
+        let connection =
+            ConnectionInfo::new(([192, 0, 2, 1], 4711).into()).local(([192, 0, 2, 2], 8080).into());
+        request.extensions_mut().insert(connection);
+        let got = events(&layer, request, 200, Vec::new);
+        let port = got[0].2.get("server.port").map(String::as_str);
+        assert_eq!(port, expected, "{host:?} {own:?}");
+    }
+}
+
+#[test]
 fn methods_out_of_the_common_are_told_as_other() {
     let layer = AccessLogLayer::from(Output::event());
     for (method, known) in [

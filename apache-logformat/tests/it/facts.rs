@@ -232,6 +232,39 @@ fn connect_info_of_axum_is_the_peer() {
 }
 
 #[test]
+fn connection_info_is_believed_before_axums_connect_info() {
+    let got = of_request("%{c}a", |extensions| {
+        extensions.insert(ConnectionInfo::new(peer()));
+        extensions.insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
+    });
+    assert_eq!(got, "192.0.2.7");
+}
+
+#[test]
+fn route_that_is_told_wins_over_axums_matched_path() {
+    for (told, expected) in [(None, "/items/{id}"), (Some("items"), "items")] {
+        let lines = Lines::default();
+        let router = axum::Router::<()>::new()
+            .route("/items/{id}", axum::routing::get(async || "item"))
+            .layer(lines.layer("%R"))
+            .layer(tower::util::MapRequestLayer::new(
+                move |mut request: Request<axum::body::Body>| {
+                    if let Some(route) = told {
+                        request.extensions_mut().insert(Route::from(route));
+                    }
+                    request
+                },
+            ));
+        let request = Request::get("/items/7")
+            .body(axum::body::Body::empty())
+            .unwrap();
+        let response = block_on(tower::ServiceExt::oneshot(router, request)).unwrap();
+        block_on(response.into_body().collect()).unwrap();
+        assert_eq!(lines.only(), expected);
+    }
+}
+
+#[test]
 fn connection_counts_its_requests() {
     let lines = Lines::default();
     let mut service =
@@ -587,7 +620,9 @@ fn header_fields_are_captured_with_their_repeats() {
 fn cookies_of_http_2_are_joined_as_one_field() {
     for (version, expected) in [
         (http::Version::HTTP_2, "a=1; b=2 1 2"),
+        (http::Version::HTTP_3, "a=1; b=2 1 2"),
         (http::Version::HTTP_11, "a=1, b=2 1, b=2 -"),
+        (http::Version::HTTP_10, "a=1, b=2 1, b=2 -"),
     ] {
         let lines = Lines::default();
         let mut service = lines

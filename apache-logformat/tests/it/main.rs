@@ -26,4 +26,5 @@ mod redaction;
 mod server;
 mod sinks;
 mod strftime;
+mod targets;
 mod traffic;

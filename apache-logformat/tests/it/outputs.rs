@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use apache_logformat::{AccessLogLayer, LogFormat, Output, Sampling, Timestamp};
+use apache_logformat::{AccessLogLayer, Exchange, LogFormat, Output, Sampling, Timestamp};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
@@ -61,6 +61,15 @@ fn filter_decides_by_status_path_and_duration() {
     send(&layer, "/health?503");
     send(&layer, "/index");
     assert_eq!(lines.get(), ["/health 503", "/index 200"]);
+}
+
+#[test]
+fn duration_is_zero_when_the_clock_was_set_back() {
+    let mut exchange = Exchange::default();
+    exchange.begin = Timestamp::from_micros(5);
+    assert_eq!(exchange.duration(), Duration::ZERO);
+    exchange.end = Timestamp::from_micros(2005);
+    assert_eq!(exchange.duration(), Duration::from_millis(2));
 }
 
 #[test]

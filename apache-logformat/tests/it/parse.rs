@@ -1,6 +1,6 @@
 //! Format texts of both notations.
 
-use apache_logformat::{Escape, Exchange, LogFormat, ParseError};
+use apache_logformat::{Escape, Exchange, Fields, LogFormat, ParseError, Timestamp};
 use proptest::{collection::vec, prelude::*};
 
 fn parse(text: &[u8]) -> Result<LogFormat, ParseError> {
@@ -142,6 +142,61 @@ fn nginx_variables_may_be_braced_and_in_any_case() {
         String::from_utf8(line).unwrap(),
         "00700 007GET% \\n 1|-|-|B=1&b=2&c|?\n"
     );
+}
+
+#[test]
+fn nginx_joins_cookies_and_forwarded_addresses_and_prints_the_first_of_others() {
+    let format = "$http_cookie|$http_x_forwarded_for|$http_accept";
+    let format = LogFormat::nginx(format, Escape::Nginx).unwrap();
+    let fields = [
+        (&b"Cookie"[..], &b"a=1"[..]),
+        (b"X-Forwarded-For", b"192.0.2.1"),
+        (b"Accept", b"text/html"),
+        (b"Cookie", b"b=2"),
+        (b"X-Forwarded-For", b"192.0.2.2"),
+        (b"Accept", b"*/*"),
+    ];
+    let mut exchange = Exchange::default();
+    exchange.protocol = b"HTTP/1.1";
+    exchange.request_headers = Fields::from(&fields);
+    let mut line = Vec::new();
+    format.write(&exchange, &mut line);
+    assert_eq!(
+        String::from_utf8(line).unwrap(),
+        "a=1; b=2|192.0.2.1, 192.0.2.2|text/html\n"
+    );
+}
+
+#[test]
+fn request_time_of_nginx_is_zero_when_the_clock_was_set_back() {
+    let format = LogFormat::nginx("$request_time", Escape::Nginx).unwrap();
+    for (begin, end, expected) in [
+        (5_000, 0, "0.000\n"),
+        // The difference of milliseconds, not of microseconds.
+        (1_999, 2_000, "0.001\n"),
+        (0, 61_002_999, "61.002\n"),
+    ] {
+        let mut exchange = Exchange::default();
+        exchange.begin = Timestamp::from_micros(begin);
+        exchange.end = Timestamp::from_micros(end);
+        let mut line = Vec::new();
+        format.write(&exchange, &mut line);
+        assert_eq!(String::from_utf8(line).unwrap(), expected);
+    }
+}
+
+#[test]
+fn formats_are_equal_when_they_print_the_same() {
+    let parse = |text: &str| text.parse::<LogFormat>().unwrap();
+    assert_eq!(parse("clf"), LogFormat::common());
+    assert_eq!(parse("%<s%,>b"), parse("%>s%b"));
+    assert_ne!(parse("%s"), parse("%b"));
+    assert_ne!(parse("%s"), parse("%200s"));
+    assert_ne!(parse("%s"), parse("%s").with_escape(Escape::Nginx));
+    // An absent value of nginx's JSON is empty.
+    let nginx = |escape| LogFormat::nginx("$request_method", escape).unwrap();
+    assert_eq!(nginx(Escape::Nginx), parse("%m").with_escape(Escape::Nginx));
+    assert_ne!(nginx(Escape::Json), parse("%m").with_escape(Escape::Json));
 }
 
 #[test]

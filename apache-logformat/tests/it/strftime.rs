@@ -99,6 +99,13 @@ fn zones_do_not_share_what_they_cache() {
 }
 
 #[test]
+fn abbreviation_of_a_fixed_zone_is_printed_whole() {
+    let format: LogFormat = "%{%Z}t".parse().unwrap();
+    let format = format.with_zone(Zone::fixed(0, "Greenwich"));
+    assert_eq!(String::from_utf8(print(&format, 0)).unwrap(), "Greenwich");
+}
+
+#[test]
 fn years_of_other_than_four_digits_are_printed_whole() {
     let format: LogFormat = "%t".parse().unwrap();
     let format = format.with_zone(Zone::utc());
