@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use super::daemon::{Start, both};
+use super::daemon::{Daemon, Start, both};
 
 #[test]
 fn auto_restart_comes_after_the_interval() {
@@ -108,5 +109,57 @@ fn envdir_changes_the_interval_of_the_auto_restart_while_nothing_else_happens() 
         daemon.write("env/AUTO_RESTART_INTERVAL", "1\n");
         daemon.wait_for_log("autorestart triggered (interval=1)");
         daemon.worker(2);
+    });
+}
+
+#[test]
+fn auto_restart_counts_from_a_restart_that_was_asked_for() {
+    counts_from("received HUP", |daemon| daemon.signal(Signal::SIGHUP));
+}
+
+#[test]
+fn auto_restart_counts_from_the_replacement_of_a_worker_that_died() {
+    counts_from("died unexpectedly", |daemon| {
+        daemon.wait("the death of the worker that serves", || {
+            let (_, newest) = *daemon.workers().last()?;
+            // It may be an old one by now, if the auto restart has come meanwhile.
+            let _ = kill(Pid::from_raw(newest), Signal::SIGKILL);
+            daemon.log().contains("died unexpectedly").then_some(())
+        });
+    });
+}
+
+/// The next auto restart comes the whole interval after this, however long the first
+/// generation has served before.
+fn counts_from(told: &str, cause: impl Fn(&Daemon) + Sync) {
+    both(|program| {
+        let daemon = Start::new(program)
+            .files()
+            .options([
+                "--interval=0",
+                "--port=127.0.0.1:0",
+                "--enable-auto-restart",
+            ])
+            .options(["--auto-restart-interval=4", "--kill-old-delay=0"])
+            .start();
+        daemon.worker(1);
+        daemon.wait_for_generations(&[1]);
+        let serves = Instant::now();
+        daemon.wait("half of the interval", || {
+            (serves.elapsed() >= Duration::from_secs(2)).then_some(())
+        });
+        let before = Instant::now();
+        cause(&daemon);
+        daemon.wait("the auto restart after it", || {
+            let log = daemon.log();
+            let (_, after) = log.split_once(told)?;
+            after.contains("autorestart triggered").then_some(())
+        });
+        // Perl counts whole seconds, and may take one that has just begun for one.
+        let elapsed = before.elapsed();
+        assert!(
+            elapsed >= Duration::from_secs(3),
+            "it came {elapsed:?} later"
+        );
     });
 }

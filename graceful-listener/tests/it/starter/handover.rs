@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -130,6 +131,58 @@ fn log_command_goes_on_and_what_it_was_given_last_is_known() {
         log_commands::wait_for_lines(&daemon);
     }
     assert_eq!(log_commands::keeper(&daemon), keeper);
+}
+
+#[test]
+fn log_command_of_a_program_that_had_no_keeper_for_it_goes_on() {
+    // The script is the older program, which lists no more than it knew of.
+    let script = r#"
+        mkfifo pipe
+        exec 9<>pipe 5<pipe 6>pipe 9>&-
+        exec 7>&1 8>&2
+        cat >> log <&5 5<&- 6>&- 7>&- 8>&- & command=$!
+        sleep 633 5<&- 6>&- 7>&- 8>&- & worker=$!
+        cat > record <<END
+        {
+            "version": "0.0.1", "pid": $$, "generation": 7, "sockets": [],
+            "workers": [{"generation": 7, "pid": $worker, "phase": "serving", "since": 0}],
+            "descriptors": {"log": {
+                "command": {"Unix": $1}, "reader": 5, "writer": 6,
+                "output": [7, 8], "pid": $command
+            }}
+        }
+END
+        exec 4<record >&6 2>&6
+        START_SERVER_RESUME=$$:4 exec "$0" --interval=0 --status-file=status \
+            '--log-file=| exec cat >> log' -- sh -c 'echo up; exec sleep 634'
+    "#;
+    let start = Start::new(Program::Ours);
+    let own = start.command();
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(own.get_program());
+    command
+        .arg(format!("{:?}", b"exec cat >> log"))
+        .current_dir(start.dir());
+    for (name, value) in own.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let daemon = start.start_as(&mut command);
+    daemon.wait_for_text("log", "goes on with generation 7");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_text("log", "up\n");
+    daemon.wait_for_generations(&[8]);
+    // The command is replaced by one with a keeper, and nothing is lost.
+    let record = daemon.read("record").unwrap();
+    let first = number_after(&record, "\"output\": [7, 8], \"pid\": ");
+    kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+    daemon.wait_for_text("log", "starting it again: exec cat >> log\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait("the output of the next worker", || {
+        (daemon.read("log")?.matches("up\n").count() == 2).then_some(())
+    });
+    log_commands::keeper(&daemon);
 }
 
 #[test]
