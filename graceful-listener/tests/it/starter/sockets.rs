@@ -5,18 +5,17 @@ use std::io;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::time::Duration;
 
-use graceful_listener::Ports;
 use nix::libc;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
 
 use super::daemon::{Daemon, Program, Start, both, finish, proc_status, stderr};
 use super::worker::talk;
 use crate::bind::leave_dead_socket;
-use crate::{child, port, process};
+use crate::{child, port};
 
 const AT_ONCE: [&str; 1] = ["--interval=0"];
 
@@ -237,114 +236,6 @@ fn log_descriptors_are_not_given_away() {
             stderr(&output)
         );
     }
-}
-
-#[test]
-fn worker_gets_the_standard_streams_and_the_sockets_and_nothing_else() {
-    both(|program| {
-        let start = Start::new(program).files().options(AT_ONCE).options([
-            "--port=127.0.0.1:0",
-            "--path=a.sock",
-            "--log-file=log",
-        ]);
-        let daemon = listing_what_it_inherits(start.shell("kill -STOP $$"));
-        assert_descriptors(&daemon, "log", 1, |number, target| match number {
-            0 => target == "/dev/null",
-            1 | 2 => target.ends_with("/log"),
-            _ => false,
-        });
-    });
-}
-
-#[test]
-fn worker_gets_no_descriptor_that_readiness_a_log_command_or_an_upgrade_needs() {
-    if !child::has("systemd-notify") {
-        return;
-    }
-    let start = Start::new(Program::Ours).files().options(AT_ONCE).options([
-        "--port=127.0.0.1:0",
-        "--path=a.sock",
-        "--wait-ready",
-        "--log-file=| exec cat >> log",
-    ]);
-    let script = "systemd-notify --ready; kill -STOP $$";
-    let daemon = listing_what_it_inherits(start.shell(script));
-    let is_standard = |number: i32, target: &str| match number {
-        0 => target == "/dev/null",
-        1 | 2 => target.starts_with("pipe:"),
-        _ => false,
-    };
-    assert_descriptors(&daemon, "log", 1, is_standard);
-    daemon.wait_for_generations(&[1]);
-    daemon.signal(Signal::SIGUSR2);
-    daemon.wait_for_text("log", "goes on with generation");
-    daemon.signal(Signal::SIGHUP);
-    assert_descriptors(&daemon, "log", 2, is_standard);
-}
-
-/// Starts it so that its output begins with what it inherits of the test's own
-/// descriptors, which it passes on.
-fn listing_what_it_inherits(start: Start) -> Daemon {
-    let mut list = Command::new("sh");
-    list.args(["-c", "ls -l /proc/self/fd; exec \"$0\" \"$@\""]);
-    start.start_by(list)
-}
-
-/// Waits until the worker of this generation has stopped itself, and looks at what it has open.
-fn assert_descriptors(
-    daemon: &Daemon,
-    log: &str,
-    generation: u64,
-    is_standard: impl Fn(i32, &str) -> bool,
-) {
-    let pid = daemon.wait("the worker", || {
-        let text = daemon.read(log)?;
-        let mut started = text.lines().filter_map(|line| {
-            let pid = line.strip_prefix("starting new worker ")?;
-            pid.parse::<u32>().ok()
-        });
-        started.find(|pid| variable(*pid, "SERVER_STARTER_GENERATION") == generation.to_string())
-    });
-    process::wait_until_stopped(pid);
-    let inherited: Vec<_> = daemon
-        .log()
-        .lines()
-        .filter_map(|line| {
-            let (before, target) = line.split_once(" -> ")?;
-            let number: i32 = before.rsplit_once(' ')?.1.parse().ok()?;
-            // The directory is open only for the list itself.
-            (number > 2 && !target.starts_with("/proc/")).then(|| (number, target.to_owned()))
-        })
-        .collect();
-    let told = variable(pid, Ports::VARIABLE).parse::<Ports>().unwrap();
-    let mut missing: Vec<i32> = told.iter().map(|(_, number)| number).collect();
-    assert_eq!(missing.len(), 2);
-    missing.extend([0, 1, 2]);
-    for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
-        let path = entry.unwrap().path();
-        let target = fs::read_link(&path).unwrap().display().to_string();
-        let number: i32 = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
-        missing.retain(|expected| *expected != number);
-        let is_socket = told.iter().any(|(_, socket)| socket == number);
-        assert!(
-            is_standard(number, &target)
-                || is_socket && target.starts_with("socket:")
-                || inherited.contains(&(number, target.clone())),
-            "{number} is {target}; not the worker's, nor of {inherited:?}"
-        );
-    }
-    assert!(missing.is_empty(), "{missing:?} are not open");
-}
-
-/// What a process has found in its environment.
-fn variable(pid: u32, name: &str) -> String {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let environment = String::from_utf8_lossy(&environment).into_owned();
-    let mut variables = environment.split('\0');
-    variables
-        .find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='))
-        .unwrap_or_default()
-        .into()
 }
 
 #[test]
@@ -738,5 +629,19 @@ fn backlog_is_that_of_unix_sockets_too() {
             .collect();
         let connected = clients.iter().filter(|(connected, _)| *connected).count();
         assert!((1..=3).contains(&connected), "{connected} with room for 1");
+    });
+}
+
+#[test]
+fn connections_wait_while_no_worker_lives() {
+    both(|program| {
+        let daemon = Daemon::serving(program);
+        let address = daemon.address();
+        daemon.write("mode", "sleep=500");
+        kill(Pid::from_raw(daemon.worker(1)), Signal::SIGKILL).unwrap();
+        daemon.wait_for_log("died unexpectedly");
+        // Refused by nobody, answered by the next one.
+        let mut stream = TcpStream::connect(&address).unwrap();
+        assert_eq!(talk(&mut stream, "generation").unwrap(), "2");
     });
 }
