@@ -69,7 +69,6 @@ impl Command {
                 Some(value) => assign(&mut options, opt.name, value)?,
                 None => match opt.name {
                     "wait-ready" => options.wait_ready = Some(WAIT_READY),
-                    "die-with-parent" => options.die_with_parent = Some(options.signal_on_term),
                     "enable-auto-restart" => options.enable_auto_restart = true,
                     "daemonize" => options.daemonize = true,
                     flag => flags.push(flag),
@@ -77,6 +76,11 @@ impl Command {
             }
         }
         let is = |name: &str| flags.contains(&name);
+        if is("die-with-parent") {
+            // Wherever among the options that signal is told.
+            let signal = options.signal_on_term;
+            options.die_with_parent.get_or_insert(signal);
+        }
         Ok(if is("help") {
             Self::Help
         } else if is("version") {

@@ -288,6 +288,22 @@ fn signal_of_the_parents_death_can_be_chosen() {
 }
 
 #[test]
+fn signal_of_the_parents_death_is_that_of_term_wherever_it_is_told() {
+    for options in [
+        ["--die-with-parent", "--signal-on-term=USR2"],
+        ["--signal-on-term=USR2", "--die-with-parent"],
+    ] {
+        let mut daemon = Start::new(Program::Ours)
+            .options(["--interval=0", "--port=127.0.0.1:0"])
+            .options(options)
+            .start();
+        daemon.worker(1);
+        daemon.kill();
+        daemon.wait_for_log("generation 1 received USR2");
+    }
+}
+
+#[test]
 fn workers_outlive_a_killed_super_daemon_by_default() {
     both(|program| {
         let mut daemon = Daemon::serving(program);
