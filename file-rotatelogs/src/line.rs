@@ -1,6 +1,6 @@
 use std::cell::Cell;
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 
 /// Puts the pieces of a formatted record together, so that it can be written as one.
 ///
@@ -12,14 +12,27 @@ pub(crate) fn with_line<T>(
     if let Some(text) = arguments.as_str() {
         return write(text.as_bytes());
     }
-    let mut line = LINE.try_with(Cell::take).unwrap_or_default();
-    line.clear();
-    let result = line.write_fmt(arguments).and_then(|()| write(&line));
+    let mut line = Line(LINE.try_with(Cell::take).unwrap_or_default());
+    line.0.clear();
+    // Not by `io::Write`, which panics when a value cannot be formatted.
+    let result = fmt::write(&mut line, arguments)
+        .map_err(|fmt::Error| io::Error::other("a value of the record cannot be formatted"))
+        .and_then(|()| write(&line.0));
+    let Line(line) = line;
     if line.capacity() <= LONGEST_KEPT {
         // A thread that ends keeps nothing, and may still write what it drops last.
         let _ = LINE.try_with(|kept| kept.set(line));
     }
     result
+}
+
+struct Line(Vec<u8>);
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 thread_local! {

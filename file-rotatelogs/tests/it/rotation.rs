@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
-use file_rotatelogs::{Clock, RotateLogs};
+use file_rotatelogs::{Clock, NonBlocking, RotateLogs};
 
 use crate::support::{
     DAY, Events, HOUR, Hands, PATIENCE, Scratch, contents, expect, names, tree, utc, wait_until,
@@ -456,6 +456,44 @@ fn directories_of_a_period_are_made_with_it() {
             ("2026/12/a.31.log", "old\n"),
             ("2027/01/a.01.log", "new\n"),
             ("links/current", "-> ../2027/01/a.01.log"),
+        ])
+    );
+}
+
+#[test]
+fn record_that_cannot_be_formatted_is_an_error_and_not_written_in_part() {
+    struct Unprintable;
+    impl std::fmt::Display for Unprintable {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            Err(std::fmt::Error)
+        }
+    }
+    let scratch = Scratch::new();
+    let logs = RotateLogs::builder(scratch.join("a.log")).build().unwrap();
+    assert!(writeln!(&logs, "before {Unprintable} after").is_err());
+    let queue = NonBlocking::new(logs.clone()).unwrap();
+    assert!(writeln!(&queue, "before {Unprintable} after").is_err());
+    drop(queue);
+    writeln!(&logs, "next").unwrap();
+    assert_eq!(tree(scratch.path()), expect([("a.log", "next\n")]));
+}
+
+#[test]
+fn record_larger_than_the_limit_leaves_no_empty_file_behind() {
+    let scratch = Scratch::new();
+    let logs = RotateLogs::builder(scratch.join("a.log"))
+        .rotate_at_bytes(10)
+        .build()
+        .unwrap();
+    for record in ["larger than that\n", "larger again\n", "small\n"] {
+        logs.clone().write_all(record.as_bytes()).unwrap();
+    }
+    assert_eq!(
+        tree(scratch.path()),
+        expect([
+            ("a.log", "larger than that\n"),
+            ("a.log.1", "larger again\n"),
+            ("a.log.2", "small\n"),
         ])
     );
 }
