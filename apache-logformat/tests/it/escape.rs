@@ -398,6 +398,19 @@ fn values_outside_json_strings_become_json() {
 }
 
 #[test]
+fn texts_of_the_formats_author_break_no_json_string() {
+    let text = r#"{"unit":"%{a"b}T","port":"%{a\"}p","year":"%{"%Y"}t"}"#;
+    let format: LogFormat = text.parse().unwrap();
+    let format = format.with_escape(Escape::Json).with_zone(Zone::utc());
+    let mut line = Vec::new();
+    format.write(&Exchange::default(), &mut line);
+    assert_eq!(
+        serde_json::from_slice::<serde_json::Value>(&line).unwrap(),
+        serde_json::json!({"unit": "a\"b", "port": "a\\\"", "year": "\"1970\""})
+    );
+}
+
+#[test]
 fn escape_can_be_changed_back() {
     let json: LogFormat = r#"{"a":%b}"#.parse().unwrap();
     let apache = json

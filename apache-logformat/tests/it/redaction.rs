@@ -239,6 +239,15 @@ fn passwords_in_targets_are_always_masked() {
                 "GET http://user:XXXXXXXX@a.example/x?y=u:p@z HTTP/1.1"
             );
         }
+        let redaction = Redaction::none().query("token");
+        assert_eq!(
+            line(
+                format,
+                Some(redaction),
+                "http://u:secret@a.example/?token=s"
+            ),
+            "GET http://u:XXXXXXXX@a.example/?token=[redacted] HTTP/1.1"
+        );
     }
 }
 

@@ -1,5 +1,7 @@
 //! `strftime` beside glibc's.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use apache_logformat::{Exchange, LogFormat, Timestamp, Zone};
 
 /// What glibc 2.36 wrote; made by `strftime.c` beside it.
@@ -115,6 +117,40 @@ fn years_of_other_than_four_digits_are_printed_whole() {
     ] {
         assert_eq!(String::from_utf8(print(&format, second)).unwrap(), expected);
     }
+}
+
+#[test]
+fn weeks_around_new_year_are_those_of_the_calendar() {
+    let format: LogFormat = "%{%F %G-W%V-%u %g %j}t".parse().unwrap();
+    let format = format.with_zone(Zone::utc());
+    for year in 1600..2400 {
+        for day in -4..8 {
+            let first = jiff::civil::date(year, 1, 1);
+            let date = first.saturating_add(jiff::Span::new().days(day));
+            let week = date.iso_week_date();
+            let expected = format!(
+                "{date} {}-W{:02}-{} {:02} {:03}",
+                week.year(),
+                week.week(),
+                week.weekday().to_monday_one_offset(),
+                week.year() % 100,
+                date.day_of_year(),
+            );
+            let noon = date.at(12, 0, 0, 0);
+            let noon = jiff::tz::Offset::UTC.to_timestamp(noon).unwrap();
+            let line = print(&format, noon.as_second());
+            assert_eq!(String::from_utf8(line).unwrap(), expected);
+        }
+    }
+}
+
+#[test]
+fn systems_time_becomes_microseconds_on_either_side_of_1970() {
+    let micros = |time: SystemTime| Timestamp::from(time).as_micros();
+    assert_eq!(micros(UNIX_EPOCH), 0);
+    let distance = Duration::from_micros(3_000_500);
+    assert_eq!(micros(UNIX_EPOCH + distance), 3_000_500);
+    assert_eq!(micros(UNIX_EPOCH - distance), -3_000_500);
 }
 
 #[test]
