@@ -152,7 +152,6 @@ impl OpenFile {
         emptied?;
         if is_ours {
             self.size.store(0, Ordering::Relaxed);
-            self.last_look.store(0, Ordering::Relaxed);
             self.torn.store(false, Ordering::Relaxed);
         }
         Ok(is_ours)

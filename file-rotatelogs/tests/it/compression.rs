@@ -226,3 +226,20 @@ fn original_goes_only_when_the_compressed_file_is_on_the_disk() {
         );
     }
 }
+
+#[test]
+fn what_another_process_is_compressing_is_left_to_it() {
+    let scratch = Scratch::new();
+    fs::write(scratch.join("a.2020"), "old\n").unwrap();
+    fs::write(scratch.join(".a.2020.gz.tmp"), "half").unwrap();
+    // Who compresses a file has its lock.
+    let original = fs::File::open(scratch.join("a.2020")).unwrap();
+    original.lock().unwrap();
+    let logs = RotateLogs::builder(scratch.join("a.%Y"))
+        .compress(Compression::Gzip)
+        .build()
+        .unwrap();
+    assert!(logs.wait_for_housekeeping(PATIENCE));
+    assert_eq!(fs::read(scratch.join(".a.2020.gz.tmp")).unwrap(), b"half");
+    assert!(!scratch.join("a.2020.gz").exists());
+}

@@ -14,6 +14,21 @@ use crate::support::{
 };
 
 #[test]
+fn deleted_file_is_noticed_though_the_callers_clock_stands_still() {
+    let scratch = Scratch::new();
+    let hands = Hands::at(utc(2026, 5, 10, 12, 30, 0));
+    let logs = RotateLogs::builder(scratch.join("a.%H"))
+        .clock(hands.on(Clock::utc()))
+        .build()
+        .unwrap();
+    fs::remove_file(logs.current_path()).unwrap();
+    wait_until("there is a file again", || {
+        writeln!(&logs, "x").unwrap();
+        logs.current_path().exists()
+    });
+}
+
+#[test]
 fn deleted_file_is_noticed_and_opened_anew() {
     let scratch = Scratch::new();
     let events = Events::default();
@@ -614,4 +629,32 @@ fn what_is_no_regular_file_is_refused_and_does_not_hang() {
         assert_eq!(error.to_string(), "it is not a regular file");
     }
     drop(reader);
+}
+
+#[test]
+fn recovery_tells_what_was_lost_since_it_failed_and_not_before() {
+    let scratch = Scratch::new();
+    let events = Events::default();
+    let logs = events
+        .of(RotateLogs::builder(scratch.join("d/a.log")).lazy(true))
+        .build()
+        .unwrap();
+    for (round, lost) in [1, 2].into_iter().enumerate() {
+        fs::remove_dir_all(scratch.join("d")).unwrap();
+        fs::write(scratch.join("d"), "no directory").unwrap();
+        // The file of the round before is given up; in the first there is none.
+        assert_eq!(logs.reopen().is_err(), round > 0);
+        for _ in 0..lost {
+            assert!(writeln!(&logs, "lost").is_err());
+        }
+        fs::remove_file(scratch.join("d")).unwrap();
+        writeln!(&logs, "kept").unwrap();
+        let told = format!("again, {lost} records were lost");
+        let last = events
+            .all()
+            .into_iter()
+            .rfind(|event| event.starts_with("can write"));
+        assert!(last.is_some_and(|event| event.ends_with(&told)), "{told}");
+    }
+    assert_eq!(logs.lost(), 3);
 }

@@ -15,6 +15,7 @@ mod pattern;
 mod processes;
 mod program;
 mod retention;
+mod ring;
 mod rotation;
 mod settings;
 mod support;

@@ -290,6 +290,62 @@ fn last_clone_writes_what_is_left_when_dropped() {
 }
 
 #[test]
+fn last_clone_waits_for_its_records_by_default() {
+    let scratch = Scratch::new();
+    let stuck = Stuck::new(&scratch);
+    let log = NonBlocking::new(stuck.logs.clone()).unwrap();
+    stuck.stick(&log);
+    writeln!(&log, "left").unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Most likely it is waited for by then.
+            thread::sleep(Duration::from_millis(100));
+            stuck.free();
+        });
+        drop(log);
+        assert_eq!(lines(&scratch, "a.log.1"), ["sticks", "left"]);
+    });
+}
+
+#[test]
+fn queue_has_room_for_megabytes_by_default() {
+    let scratch = Scratch::new();
+    let stuck = Stuck::new(&scratch);
+    let log = NonBlocking::builder(stuck.logs.clone())
+        .overflow(Overflow::DropNewest)
+        .build()
+        .unwrap();
+    stuck.stick(&log);
+    for _ in 0..64 {
+        (&log).write_all(&[b'x'; 64 * 1024]).unwrap();
+    }
+    assert_eq!(log.dropped(), 0);
+    stuck.free();
+}
+
+#[test]
+fn flush_tells_of_lost_records_once() {
+    let scratch = Scratch::new();
+    let logs = RotateLogs::builder(scratch.join("d/a.log"))
+        .lazy(true)
+        .build()
+        .unwrap();
+    let queue = NonBlocking::new(logs).unwrap();
+    fs::remove_dir_all(scratch.join("d")).unwrap();
+    fs::write(scratch.join("d"), "no directory").unwrap();
+    writeln!(&queue, "lost").unwrap();
+    let error = (&queue).flush().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotADirectory);
+    (&queue).flush().unwrap();
+    assert_eq!(queue.logs().lost(), 1);
+
+    fs::remove_file(scratch.join("d")).unwrap();
+    writeln!(&queue, "kept").unwrap();
+    (&queue).flush().unwrap();
+    assert_eq!(lines(&scratch, "d/a.log"), ["kept"]);
+}
+
+#[test]
 fn closed_queue_has_the_caller_write_itself() {
     let scratch = Scratch::new();
     let logs = RotateLogs::builder(scratch.join("a.log")).build().unwrap();

@@ -405,3 +405,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn days_of_an_iso_year_that_lie_in_the_next_or_the_last_are_known() {
+    let pattern = Pattern::new("a.%G-W%V-%u").unwrap();
+    let clock = Clock::utc();
+    for (name, date) in [
+        ("a.2020-W53-5", utc(2021, 1, 1, 0, 0, 0)),
+        ("a.2020-W53-7", utc(2021, 1, 3, 0, 0, 0)),
+        ("a.2020-W01-1", utc(2019, 12, 30, 0, 0, 0)),
+        ("a.2020-W30-1", utc(2020, 7, 20, 0, 0, 0)),
+    ] {
+        let file = pattern.parse(Path::new(name), &clock);
+        let time = file.and_then(|file| file.time());
+        assert_eq!(time, Some(at(date)), "{name}");
+    }
+    assert!(pattern.parse(Path::new("a.2021-W53-1"), &clock).is_none());
+}

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -476,4 +477,23 @@ fn contents_of_a_compressed_file_are_read_back() {
     encoder.write_all(b"x\n").unwrap();
     fs::write(scratch.join("x.gz"), encoder.finish().unwrap()).unwrap();
     assert_eq!(contents(&scratch.join("x.gz")), b"x\n");
+}
+
+#[test]
+fn without_modes_files_are_0644_and_directories_0755_less_the_umask() {
+    let scratch = Scratch::with_programs();
+    for (umask, file, directory) in [("0", 0o644, 0o755), ("027", 0o640, 0o750)] {
+        let mut child = Child::start_as(&Start {
+            under: &["sh", "-c", &format!("umask {umask}; exec \"$@\""), "sh"],
+            user: None,
+        });
+        let at = |name: &str| scratch.join(umask).join(name);
+        let pattern = format!("pattern={}", at("x/a.log").display());
+        child.open(&[&pattern]).unwrap();
+        let mode = |name| fs::metadata(at(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode("x/a.log"), file, "{umask}");
+        assert_eq!(mode("x/.a.log.lock"), file, "{umask}");
+        assert_eq!(mode("x"), directory, "{umask}");
+        assert_eq!(mode(""), directory, "{umask}");
+    }
 }

@@ -276,6 +276,23 @@ fn line_that_comes_slowly_is_written_when_its_end_is_there() {
 }
 
 #[test]
+fn line_of_more_than_a_mebibyte_is_written_as_it_comes_and_the_next_goes_on_after_it() {
+    let scratch = Scratch::with_programs();
+    let mut piped = Piped::start(scratch.path(), &["--size", "100K", "a.log"]);
+    let part = "0123456789".repeat(300_000);
+    piped.write(&part);
+    wait_until("some of the line is written", || {
+        fs::metadata(scratch.join("a.log")).is_ok_and(|there| there.len() > 0)
+    });
+    piped.write("end\nnext\n");
+    assert!(piped.end().status.success());
+    assert_eq!(
+        tree(scratch.path()),
+        expect([("a.log", &format!("{part}end\n")), ("a.log.1", "next\n")])
+    );
+}
+
+#[test]
 fn line_longer_than_any_buffer_is_in_one_file() {
     let scratch = Scratch::with_programs();
     let mut piped = Piped::start(scratch.path(), &["--size", "1M", "a.log"]);
@@ -535,6 +552,7 @@ fn truncated_file_is_emptied_instead_of_rotated() {
     });
     assert!(piped.end().status.success());
     let files = tree(scratch.path());
+    assert_eq!(files.len(), 61, "none has a number: {files:?}");
     let new: Vec<&String> = files.values().filter(|text| text.contains("new")).collect();
     assert_eq!(
         new.iter()

@@ -398,3 +398,20 @@ fn ten_thousand_old_files_are_found_and_removed() {
     );
     assert_eq!(events.count("removed"), 9996);
 }
+
+#[test]
+fn link_that_is_called_like_a_log_is_neither_counted_nor_followed() {
+    let scratch = Scratch::new();
+    put(scratch.path(), &["kept", "a.20260530"], 1);
+    symlink("kept", scratch.join("a.20260531")).unwrap();
+    let hands = Hands::at(NOW);
+    let limits = daily(&scratch, &hands)
+        .max_files(2)
+        .compress(Compression::Gzip);
+    drop(build_and_wait(limits));
+    assert_eq!(
+        names(scratch.path()),
+        ["a.20260530.gz", "a.20260531", "a.20260601", "kept"]
+    );
+    assert!(scratch.join("a.20260531").is_symlink());
+}

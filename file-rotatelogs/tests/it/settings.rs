@@ -211,3 +211,41 @@ fn relative_paths_stay_where_they_were_meant() {
     assert!(logs.current_path().is_absolute());
     assert_eq!(names(scratch.path()), ["a.log"]);
 }
+
+#[test]
+fn total_may_be_as_small_as_one_file() {
+    let scratch = Scratch::new();
+    let logs = RotateLogs::builder(scratch.join("a.log"))
+        .rotate_at_bytes(1000)
+        .max_total_bytes(1000)
+        .build();
+    assert!(logs.is_ok(), "{logs:?}");
+}
+
+#[test]
+fn lock_is_one_file_beside_the_logs_however_long_and_deep_their_names_are() {
+    let scratch = Scratch::new();
+    let long = "l".repeat(150);
+    for (directory, pattern, lock) in [
+        (
+            "one",
+            "%Y/%m/a.log".to_owned(),
+            ".%Y-%m-a.log.lock".to_owned(),
+        ),
+        (
+            "two",
+            format!("%Y{long}/{long}"),
+            format!(".{}-{long}.lock", &long[..231 - 151]),
+        ),
+    ] {
+        let root = scratch.join(directory);
+        let logs = RotateLogs::builder(root.join(pattern)).build().unwrap();
+        let hidden: Vec<String> = fs::read_dir(&root)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with('.'))
+            .collect();
+        assert_eq!(hidden, [lock]);
+        drop(logs);
+    }
+}

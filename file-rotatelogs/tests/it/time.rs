@@ -310,6 +310,22 @@ fn name_that_comes_round_again_is_not_mixed_with_the_last_time() {
 }
 
 #[test]
+fn empty_file_of_the_last_time_is_used_when_its_name_comes_round_again() {
+    let scratch = Scratch::new();
+    let hands = Hands::at(utc(2026, 5, 10, 12, 30, 0));
+    fs::File::create(scratch.join("a.12"))
+        .unwrap()
+        .set_modified(crate::support::at(utc(2026, 5, 9, 12, 0, 0)))
+        .unwrap();
+    let logs = RotateLogs::builder(scratch.join("a.%H"))
+        .clock(hands.on(Clock::utc()))
+        .build()
+        .unwrap();
+    writeln!(&logs, "today").unwrap();
+    assert_eq!(tree(scratch.path()), expect([("a.12", "today\n")]));
+}
+
+#[test]
 fn clock_set_back_by_less_than_a_day_changes_nothing() {
     let scratch = Scratch::new();
     let hands = Hands::at(utc(2026, 5, 10, 12, 30, 0));
