@@ -436,3 +436,62 @@ impl fmt::Display for Caller<'_> {
         write!(f, "{}:{}", self.file, self.line)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    /// An error of a driver that is none of sqlx's own.
+    #[derive(Debug)]
+    struct Foreign(&'static str);
+
+    impl fmt::Display for Foreign {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("hunter2")
+        }
+    }
+
+    impl Error for Foreign {}
+
+    impl DatabaseError for Foreign {
+        fn message(&self) -> &str {
+            "hunter2"
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    #[test]
+    fn text_in_place_of_a_code_is_not_shown() {
+        for (code, shown) in [
+            ("42P01", "SQLSTATE 42P01"),
+            ("hunter 2", "database error"),
+            ("hunter=2", "database error"),
+        ] {
+            let error = sqlx::Error::Database(Box::new(Foreign(code)));
+            assert_eq!(Failure::new(&error).to_string(), shown);
+        }
+    }
+}

@@ -1,15 +1,15 @@
 //! What the `log`, `tracing` and `metrics` facades are given. Their receivers
 //! are global, so these keep what each thread gave them apart.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::{Debug, Write};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, SharedString, Unit};
 use sql_trace::sqlite::SqlitePoolOptions;
-use sql_trace::{Op, Tracer, to_log, to_metrics, to_tracing, trace_scope};
+use sql_trace::{Event, Op, Tracer, to_log, to_metrics, to_tracing, trace_scope};
 use sqlx::Executor;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -17,7 +17,13 @@ use tracing::span::{Attributes, Id, Record};
 use crate::recorder::without_times;
 use crate::tracers::pool;
 
-thread_local!(static GIVEN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
+thread_local! {
+    static GIVEN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// The times among what was given, by the names of their fields.
+    static TIMES: RefCell<Vec<(&'static str, f64)>> = const { RefCell::new(Vec::new()) };
+    /// What is less important is not wanted of this thread.
+    static LEVEL: Cell<log::Level> = const { Cell::new(log::Level::Trace) };
+}
 
 fn give(text: String) {
     GIVEN.with_borrow_mut(|given| given.push(text));
@@ -31,7 +37,7 @@ struct Logger;
 
 impl log::Log for Logger {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.target() == "sql_trace"
+        metadata.target() == "sql_trace" && metadata.level() <= LEVEL.get()
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -57,6 +63,11 @@ struct Subscriber;
 struct Fields(String);
 
 impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        TIMES.with_borrow_mut(|times| times.push((field.name(), value)));
+        self.record_debug(field, &value);
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         const TIMES: [&str; 4] = ["elapsed", "acquire", "first_row", "consumer"];
         match field.name() {
@@ -119,6 +130,7 @@ struct Seconds(String);
 impl HistogramFn for Seconds {
     fn record(&self, seconds: f64) {
         assert!((0.0..60.0).contains(&seconds), "{seconds} s");
+        TIMES.with_borrow_mut(|times| times.push(("duration", seconds)));
         give(self.0.clone());
     }
 }
@@ -193,6 +205,67 @@ async fn log_record_has_the_level_of_its_outcome() {
             "WARN Exec: SELECT 1; args = [] (T)",
         ]
     );
+}
+
+#[tokio::test]
+async fn failures_are_logged_where_successes_are_not_wanted() {
+    log_to_us();
+    let pool = pool(to_log()).await;
+    take();
+    LEVEL.set(log::Level::Warn);
+    (&pool).execute("SELECT 1").await.unwrap();
+    (&pool).execute("SELECT nope").await.unwrap_err();
+    let failed = take();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert!(failed[0].starts_with("WARN Exec: SELECT nope; "));
+    // And successes where nothing else is.
+    LEVEL.set(log::Level::Error);
+    let pool = self::pool(to_log().level(log::Level::Error)).await;
+    take();
+    (&pool).execute("SELECT 1").await.unwrap();
+    let told = take();
+    assert_eq!(told.len(), 1, "{told:?}");
+}
+
+#[tokio::test]
+async fn times_are_given_in_seconds() {
+    trace_to_us();
+    record_to_us();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&told);
+    let tracer = move |event: &Event<'_>| {
+        let consumer = (!event.consumer.is_zero()).then_some(event.consumer);
+        *keep.lock().unwrap() = [
+            // Of the span.
+            ("acquire", event.acquire),
+            // Of the event.
+            ("elapsed", event.elapsed),
+            ("acquire", event.acquire),
+            ("first_row", event.first_row),
+            ("consumer", consumer),
+            // Of the metric.
+            ("duration", event.elapsed),
+        ]
+        .into_iter()
+        .filter_map(|(name, time)| Some((name, time?.as_secs_f64())))
+        .collect();
+    };
+    let pool = SqlitePoolOptions::new()
+        .tracer(to_tracing().and(to_metrics()).and(tracer))
+        .spans(tracing::Level::INFO)
+        .max_connections(1)
+        .connect("sqlite::memory:")
+        .await
+        .unwrap();
+    TIMES.take();
+    let mut rows = sqlx::query("SELECT 1 UNION SELECT 2").fetch(&pool);
+    while let Some(row) = rows.next().await {
+        row.unwrap();
+    }
+    drop(rows);
+    let times = TIMES.take();
+    assert_eq!(times, *told.lock().unwrap());
+    assert!(times.len() >= 5, "{times:?}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use sql_trace::sqlite::SqlitePool;
 use sql_trace::{Event, Op, QueryStats, QueryStatsLayer, Tracer, trace_scope, writer};
-use sqlx::Executor;
+use sqlx::{Executor, SqlSafeStr};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -173,6 +173,17 @@ async fn scope_counts_what_its_statements_came_to() {
     let shown = stats.to_string();
     assert!(shown.starts_with("6 statements in "), "{shown}");
     assert!(shown.ends_with(", most repeated 3 times"), "{shown}");
+}
+
+#[tokio::test]
+async fn statement_that_is_prepared_only_has_not_run() {
+    let pool = pool(|_: &Event<'_>| ()).await;
+    let stats = trace_scope("r1");
+    let prepared = (&pool).prepare("SELECT 1".into_sql_str());
+    stats.run(prepared).await.unwrap();
+    assert!(stats.elapsed() > Duration::ZERO, "its time is counted");
+    assert_eq!(stats.statements(), 0);
+    assert_eq!((stats.most_repeated(), stats.slowest()), (0, None));
 }
 
 #[tokio::test]

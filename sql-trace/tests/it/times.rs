@@ -190,6 +190,30 @@ async fn time_of_the_reader_is_not_that_of_the_database() {
     }
 }
 
+#[tokio::test]
+async fn reader_that_gives_up_was_not_the_database_until_then() {
+    let clock = Clock::default();
+    let pool = pool::<sqlx::Sqlite>("sqlite::memory:", &clock).await;
+    let _ = clock.take::<1>();
+    for on_pool in [true, false] {
+        let mut connection = pool.acquire().await.unwrap();
+        let before = Instant::now();
+        let mut rows = if on_pool {
+            drop(connection);
+            sqlx::query("SELECT 1 UNION SELECT 2").fetch(&pool)
+        } else {
+            sqlx::query("SELECT 1 UNION SELECT 2").fetch(&mut *connection)
+        };
+        rows.next().await.unwrap().unwrap();
+        tokio::time::sleep(SLEEP).await;
+        drop(rows);
+        let whole = before.elapsed();
+        let [_, times] = clock.take();
+        assert!(times.consumer >= SLEEP, "{times:?}");
+        assert!(times.consumer + times.elapsed <= whole, "{times:?}");
+    }
+}
+
 /// The attributes of a statement on a database, but for a temporary path.
 async fn attributes<DB: Database>(test: &str) -> Option<Vec<(&'static str, String)>> {
     let scratch = DB::scratch(test).await?;
@@ -248,7 +272,13 @@ async fn address_and_port_are_those_of_the_options() {
         let seen = Arc::new(Mutex::new(String::new()));
         let keep = Arc::clone(&seen);
         let tracer = move |event: &Event<'_>| {
-            *keep.lock().unwrap() = format!("{:?}", event.database);
+            let mut seen = format!("{:?}", event.database);
+            event.attributes(|name, value| {
+                if name == "server.port" {
+                    seen.push_str(&format!(", {name}={value}"));
+                }
+            });
+            *keep.lock().unwrap() = seen;
         };
         let pool = TracedPoolOptions::<DB>::new()
             .tracer(tracer)
@@ -259,10 +289,13 @@ async fn address_and_port_are_those_of_the_options() {
     let target = |name: &str, port: u16| {
         format!(
             "Target {{ name: {name:?}, namespace: Some(\"app\"), \
-             address: Some(\"db.example.org\"), port: Some({port}) }}"
+             address: Some(\"db.example.org\"), port: Some({port}) }}, server.port={port}"
         )
     };
     let postgres = of::<sqlx::Postgres>("postgres://me:secret@db.example.org:5433/app");
+    assert_eq!(*postgres.lock().unwrap(), target("PostgreSQL", 5433));
+    // Named after its user, where no other name is given.
+    let postgres = of::<sqlx::Postgres>("postgres://app:secret@db.example.org:5433");
     assert_eq!(*postgres.lock().unwrap(), target("PostgreSQL", 5433));
     let mysql = of::<sqlx::MySql>("mysql://me:secret@db.example.org/app");
     assert_eq!(*mysql.lock().unwrap(), target("MySQL", 3306));

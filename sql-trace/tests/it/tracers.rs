@@ -180,6 +180,54 @@ async fn line_that_cannot_be_written_is_counted_and_harms_nobody() {
     assert_eq!(lost.count(), 2, "Open and Exec");
 }
 
+#[test]
+fn each_run_of_lost_lines_is_told_once_on_standard_error() {
+    let program = std::env::current_exe().unwrap();
+    let output = std::process::Command::new(program)
+        .args([
+            "--exact",
+            "tracers::program_that_loses_lines",
+            "--nocapture",
+        ])
+        .env("LOSES_LINES", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let told = "sql-trace: cannot write a line: no storage space";
+    assert_eq!(stderr.matches(told).count(), 2, "{stderr}");
+}
+
+/// Not a test but the program of the one above.
+#[tokio::test]
+async fn program_that_loses_lines() {
+    struct FullTwice(u32);
+    impl Write for FullTwice {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += 1;
+            match self.0 {
+                2 | 3 | 5 | 6 => Err(io::ErrorKind::StorageFull.into()),
+                _ => Ok(bytes.len()),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    if std::env::var_os("LOSES_LINES").is_none() {
+        return;
+    }
+    let lines = writer(FullTwice(0));
+    let lost = lines.lost();
+    // The first line is that of opening.
+    let pool = pool(lines).await;
+    for _ in 2..=7 {
+        (&pool).execute("SELECT 1").await.unwrap();
+    }
+    assert_eq!(lost.count(), 4);
+}
+
 #[tokio::test]
 async fn panicking_tracer_does_not_harm_the_statement() {
     let calls = Arc::new(AtomicUsize::new(0));
@@ -219,6 +267,28 @@ async fn tracer_that_panics_when_it_is_asked_does_not_harm_the_statement() {
         .unwrap();
     assert_eq!(n, 7);
     drop(pool.begin().await.unwrap());
+}
+
+#[tokio::test]
+async fn tracer_that_does_not_say_how_much_it_shows_is_shown_nothing() {
+    struct Mute(Log);
+    impl Tracer for Mute {
+        fn args_mode(&self) -> ArgsMode {
+            std::panic::resume_unwind(Box::new("a panic without a message"));
+        }
+
+        fn trace(&self, event: &Event<'_>) {
+            writeln!(self.0.clone(), "{event}").unwrap();
+        }
+    }
+    let log = Log::default();
+    let pool = pool(Mute(log.clone())).await;
+    let query = sqlx::query("SELECT ?").bind("hunter2");
+    query.execute(&pool).await.unwrap();
+    assert_eq!(
+        log.take_without_times(),
+        ["Exec: SELECT ?; args = <1 hidden> (T)"]
+    );
 }
 
 #[tokio::test]

@@ -139,6 +139,79 @@ async fn statement_is_told_with_its_arguments_while_it_waits_for_a_connection() 
     assert!(!last[0].contains("still running"), "{last:?}");
 }
 
+/// Wants one kind of operation alone.
+struct Only<T>(Op, T);
+
+impl<T: Tracer> Tracer for Only<T> {
+    fn enabled(&self, op: Op) -> bool {
+        op == self.0
+    }
+
+    fn trace(&self, event: &Event<'_>) {
+        self.1.trace(event);
+    }
+}
+
+#[tokio::test]
+async fn statement_that_nobody_wants_is_not_told_while_it_runs_either() {
+    let lines = Lines::default();
+    let pool = SqlitePoolOptions::new()
+        .tracer(Only(Op::Exec, lines.tracer(|_| true)))
+        .still_running(Duration::from_millis(20))
+        .max_connections(1)
+        .connect("sqlite::memory:")
+        .await
+        .unwrap();
+    let held = pool.acquire().await.unwrap();
+    // Counted in its scope, so that somebody does look at it.
+    let stats = trace_scope("r1");
+    let unwanted = tokio::spawn(stats.run({
+        let pool = pool.clone();
+        async move { (&pool).fetch_all("SELECT 1").await.map(drop) }
+    }));
+    tokio::task::yield_now().await;
+    let wanted = tokio::spawn({
+        let pool = pool.clone();
+        async move { (&pool).execute("SELECT 2").await.map(drop) }
+    });
+    let told = lines.clone();
+    let first = tokio::task::spawn_blocking(move || told.wait_for(1));
+    let first = first.await.unwrap();
+    drop(held);
+    unwanted.await.unwrap().unwrap();
+    wanted.await.unwrap().unwrap();
+    let last = lines.wait_for(1);
+    assert_eq!(first, ["Exec: SELECT 2; args = []; still running (T)"]);
+    assert_eq!(last.len(), 1);
+    assert!(
+        last[0].starts_with("Exec: SELECT 2; args = [] "),
+        "{last:?}"
+    );
+    assert_eq!(stats.statements(), 1);
+}
+
+#[tokio::test]
+async fn watching_ends_with_the_pool() {
+    let tracer = Arc::new(());
+    let held = Arc::clone(&tracer);
+    let pool = SqlitePoolOptions::new()
+        .tracer(move |_: &Event<'_>| drop(Arc::clone(&held)))
+        .still_running(Duration::from_secs(3600))
+        .max_connections(1)
+        .connect("sqlite::memory:")
+        .await
+        .unwrap();
+    // It has nothing to watch, and sleeps.
+    pool.close().await;
+    drop(pool);
+    // The thread that watches is the last that has it.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Arc::strong_count(&tracer) > 1 {
+        assert!(Instant::now() < deadline, "somebody goes on watching");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 #[tokio::test]
 async fn many_statements_at_once_are_each_told_once() {
     let lines = Lines::default();
@@ -220,6 +293,8 @@ async fn plan_of_a_slow_statement_is_told_and_never_of_a_write() {
     ] {
         sqlx::raw_sql(write).execute(&always).await.unwrap();
     }
+    let failing = "SELECT nope FROM t";
+    (&always).execute(failing).await.unwrap_err();
     let stats = trace_scope("r1");
     let query =
         sqlx::query("SELECT (SELECT max(name) FROM t u WHERE u.id > t.id) FROM t WHERE name = ?");
@@ -232,6 +307,25 @@ async fn plan_of_a_slow_statement_is_told_and_never_of_a_write() {
             "(rowid>?)\"; request = \"r1\" (T)"
         )]
     );
+}
+
+#[tokio::test]
+async fn plan_is_told_again_after_the_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = format!("sqlite://{}/t.db?mode=rwc", directory.path().display());
+    let lines = Lines::default();
+    let pool = explaining(&path, Duration::ZERO, Duration::ZERO, &lines).await;
+    (&pool).execute("SELECT 'first'").await.unwrap();
+    assert_eq!(lines.wait_for(1).len(), 1);
+    // While one plan is asked for, no other is.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while lines.0.0.lock().unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "no plan was told again");
+        (&pool).execute("SELECT 'second'").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let told = lines.wait_for(1);
+    assert!(told[0].starts_with("Plan: SELECT 'second'; plan = "));
 }
 
 #[tokio::test]
