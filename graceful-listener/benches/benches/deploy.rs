@@ -10,8 +10,9 @@
 //! the rest. A request that fails is made again at once: the last two columns are what a
 //! user has waited then. The servers take turns of `SWITCHES` (5) each, `ROUNDS` (10) times,
 //! so that a machine that is slow for a while is slow for all of them. The worker is the
-//! `graceful` example, or those that `WORKERS` lists, joined with `:`. `NGINX_WORKERS` (2)
-//! is how many processes nginx has; its slow answers need Debian's `libnginx-mod-http-echo`.
+//! `graceful` example, which has one thread, or those that `WORKERS` lists, joined with `:`.
+//! nginx is there twice, with one worker process, its default, and with two; its slow
+//! answers need Debian's `libnginx-mod-http-echo`.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -39,16 +40,20 @@ fn main() {
         Err(_) => vec![programs().join("graceful")],
     };
 
-    let nginx = Nginx::start(&dir);
+    let nginxes = [1, 2].map(|processes| Nginx::start(&dir, processes));
     let start_servers: Vec<_> = workers
         .iter()
         .map(|worker| StartServer::start(&dir, worker))
         .collect();
-    let mut servers = vec![("nginx".into(), nginx.address, nginx.pid())];
-    servers.extend(workers.iter().zip(&start_servers).map(|(worker, server)| {
+    let nginxes_named = nginxes.iter().map(|nginx| {
+        let name = format!("nginx, worker_processes {}", nginx.processes);
+        (name, nginx.address, nginx.pid())
+    });
+    let start_servers_named = workers.iter().zip(&start_servers).map(|(worker, server)| {
         let name = format!("start_server, {}", worker.display());
         (name, server.address, server.pid())
-    }));
+    });
+    let servers: Vec<_> = nginxes_named.chain(start_servers_named).collect();
 
     let mut turns: Vec<Vec<Report>> = servers.iter().map(|_| Vec::new()).collect();
     for _ in 0..rounds {
@@ -60,7 +65,7 @@ fn main() {
         let report: Report = turns.into_iter().sum();
         println!("{name}, {} switches\n{report}", rounds * switches);
     }
-    drop((nginx, start_servers));
+    drop((nginxes, start_servers));
     fs::remove_dir_all(&dir).expect("the directory goes");
 }
 
@@ -84,26 +89,29 @@ fn send(pid: u32, signal: Signal) {
 }
 
 struct Nginx {
+    processes: usize,
     configuration: PathBuf,
     address: SocketAddr,
 }
 
 impl Nginx {
-    fn start(dir: &Path) -> Self {
+    fn start(dir: &Path, processes: usize) -> Self {
         let address = free_address();
+        let dir = dir.join(format!("nginx-{processes}"));
+        fs::create_dir(&dir).expect("a directory");
         let place = dir.display();
         let configuration = dir.join("nginx.conf");
         let text = format!(
             "load_module /usr/lib/nginx/modules/ngx_http_echo_module.so;\n\
-             worker_processes {}; pid {place}/nginx.pid; error_log {place}/nginx.log;\n\
+             worker_processes {processes}; pid {place}/nginx.pid; error_log {place}/nginx.log;\n\
              events {{ worker_connections 1024; }}\n\
              http {{ access_log off; server {{ listen {address}; location / {{ return 200 \"hello\\n\"; }}\n\
              location /sleep {{ echo_sleep 0.3; echo_exec @slept; }}\n\
-             location @slept {{ return 200 \"slept\\n\"; }} }} }}\n",
-            setting("NGINX_WORKERS", 2)
+             location @slept {{ return 200 \"slept\\n\"; }} }} }}\n"
         );
         fs::write(&configuration, text).expect("the configuration is written");
         let nginx = Self {
+            processes,
             configuration,
             address,
         };
