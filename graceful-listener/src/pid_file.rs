@@ -323,8 +323,7 @@ impl Drop for TemporaryName {
     }
 }
 
-/// The path that goes on meaning this file after a change of directory.
-/// Returns the name that the file has wherever this process goes.
+/// Returns the path that goes on meaning this file after a change of directory.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, PidFileError> {
     let resolved = path.canonicalize().or_else(|error| {
         // The file need not exist, its directory has to.

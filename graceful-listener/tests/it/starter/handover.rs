@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -393,6 +395,46 @@ fn stop_waits_for_what_was_left_before_the_upgrade() {
             .is_some_and(|told| told < log.find("exiting").unwrap()),
         "{log}"
     );
+}
+
+#[test]
+fn old_worker_is_told_when_the_new_program_completes_a_restart_that_had_failed() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0", "--wait-ready"])
+        .options(["--retry-delay=1", "--retry-max-delay=1"])
+        .file("mode", "ready")
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "exit=6");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("generation 2 failed");
+    upgrade(&daemon, 1);
+    daemon.write("mode", "ready");
+    daemon.wait_for_log("generation 1 received TERM");
+}
+
+#[test]
+fn auto_restart_counts_on_over_upgrades() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0"])
+        .options(["--enable-auto-restart", "--auto-restart-interval=4"])
+        .options(["--kill-old-delay=0"])
+        .start();
+    daemon.worker(1);
+    daemon.wait_for_generations(&[1]);
+    let mut upgrades = 0;
+    // Each of them comes long before the interval is over that would begin with it.
+    daemon.wait("the auto restart", || {
+        let begun = Instant::now();
+        upgrades += 1;
+        upgrade(&daemon, upgrades);
+        while begun.elapsed() < Duration::from_secs(1) {
+            thread::sleep(Duration::from_millis(50));
+        }
+        daemon.log().contains("autorestart triggered").then_some(())
+    });
 }
 
 #[test]

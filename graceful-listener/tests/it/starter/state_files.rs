@@ -1,6 +1,8 @@
 //! The pid file and the status file.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -20,6 +22,21 @@ fn pid_file_has_the_id_and_a_lock_for_life() {
         );
         daemon.stop();
         assert!(!path.exists());
+    });
+}
+
+#[test]
+fn pid_and_status_file_can_be_read_by_everybody_as_the_mask_says() {
+    both(|program| {
+        let start = Start::new(program).files().options(["--interval=0"]);
+        let mut mask = Command::new("sh");
+        mask.args(["-c", "umask 022; exec \"$0\" \"$@\""]);
+        let daemon = start.program(&["sleep", "635"]).start_by(mask);
+        daemon.wait_for_generations(&[1]);
+        for file in ["pid", "status"] {
+            let mode = fs::metadata(daemon.path(file)).unwrap().mode();
+            assert_eq!(mode & 0o777, 0o644, "{file}");
+        }
     });
 }
 
@@ -139,7 +156,7 @@ fn status_file_is_not_written_through_a_link() {
     let dir = start.dir().to_owned();
     let mut command = start.command();
     let script = "ln -s victim status.$$; exec \"$0\" \"$@\"";
-    let mut wrapped = std::process::Command::new("sh");
+    let mut wrapped = Command::new("sh");
     wrapped
         .args(["-c", script])
         .arg(command.get_program())
