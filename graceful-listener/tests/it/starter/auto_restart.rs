@@ -113,6 +113,22 @@ fn envdir_changes_the_interval_of_the_auto_restart_while_nothing_else_happens() 
 }
 
 #[test]
+fn auto_restart_does_not_come_in_the_middle_of_a_start() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .files()
+            .options(["--interval=3", "--enable-auto-restart"])
+            .options(["--auto-restart-interval=1", "--kill-old-delay=0"])
+            .shell("exec sleep 638")
+            .start();
+        let log = daemon.wait_for_logs("starting new worker", 3);
+        let (_, second) = log.split_once("autorestart triggered").unwrap();
+        let (second, _) = second.split_once("autorestart triggered").unwrap();
+        assert!(second.contains("new worker is now running"), "{log}");
+    });
+}
+
+#[test]
 fn auto_restart_counts_from_a_restart_that_was_asked_for() {
     counts_from("received HUP", |daemon| daemon.signal(Signal::SIGHUP));
 }

@@ -204,6 +204,27 @@ fn restart_asked_for_during_a_start_waits_for_a_generation_of_its_own() {
 }
 
 #[test]
+fn restart_is_complete_though_another_one_has_begun() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0", "--wait-ready"])
+        .file("mode", "ready")
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "say=waits await=two ready");
+    thread::scope(|scope| {
+        let restart = scope.spawn(|| run(&daemon, &restart(&["--timeout=30"])));
+        daemon.wait_for_log("waits");
+        daemon.write("mode", "await=three ready");
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_log("when the current start is complete");
+        daemon.write("two", "");
+        let output = restart.join().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    });
+}
+
+#[test]
 fn nobody_to_ask_has_a_code_of_its_own() {
     let mut daemon = Daemon::serving(Program::Ours);
     let pid = daemon.read("pid").unwrap();

@@ -158,6 +158,29 @@ fn launcher_gives_up_with_the_first_generation_that_is_late() {
 }
 
 #[test]
+fn launcher_tells_that_the_daemon_was_killed_while_it_was_starting() {
+    let start = Start::new(Program::Ours)
+        .files()
+        .options(["--wait-ready", "--daemonize", "--log-file=output"])
+        .program(&["sleep", "636"]);
+    let launcher = start
+        .command()
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let daemon = start.daemon();
+    daemon.wait_for_log("starting new worker");
+    daemon.signal(Signal::SIGKILL);
+    let output = launcher.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(
+        told.contains("the daemon died while it was starting"),
+        "{told}"
+    );
+}
+
+#[test]
 fn launcher_does_not_take_an_early_stop_for_a_start() {
     let start = Start::new(Program::Ours)
         .files()

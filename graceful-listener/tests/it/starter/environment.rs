@@ -64,6 +64,26 @@ fn envdir_entry_that_is_a_pipe_is_left_out_and_holds_nothing_up() {
 }
 
 #[test]
+fn envdir_value_ends_where_a_variable_has_to() {
+    both(|program| {
+        let daemon = Start::new(program)
+            .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=env"])
+            .file("env/COLOUR", "blue\0green\n")
+            .start();
+        assert_eq!(daemon.ask("env COLOUR"), "=blue");
+    });
+}
+
+#[test]
+fn envdir_file_that_no_variable_can_be_called_is_left_out() {
+    let daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=env"])
+        .file("env/COLOUR=blue", "green\n")
+        .start();
+    assert_eq!(daemon.ask("env COLOUR"), "unset");
+}
+
+#[test]
 fn envdir_file_that_is_removed_is_unset() {
     let daemon = Start::new(Program::Ours)
         .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=env"])

@@ -1,9 +1,12 @@
 //! The log: where it goes, and what its lines look like.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::process::Child;
+use std::thread;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -85,6 +88,23 @@ fn log_file_is_opened_again_on_usr1() {
 }
 
 #[test]
+fn log_file_opened_again_takes_standard_output_and_has_the_mode_of_the_first() {
+    let daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--log-file=log"])
+        .shell("echo up; exec sleep 637")
+        .start();
+    daemon.wait_for_text("log", "up\n");
+    let mode = || fs::metadata(daemon.path("log")).unwrap().mode();
+    let before = mode();
+    fs::rename(daemon.path("log"), daemon.path("log.1")).unwrap();
+    daemon.signal(Signal::SIGUSR1);
+    daemon.wait_for_text("log", "received USR1, opened log again");
+    assert_eq!(mode(), before);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_text("log", "up\n");
+}
+
+#[test]
 fn log_lines_have_the_time_if_asked() {
     let mut daemon = Start::new(Program::Ours)
         .options(["--interval=0", "--log-format=text"])
@@ -136,37 +156,101 @@ fn log_lines_are_json_if_asked() {
 
 #[test]
 fn reader_of_the_log_that_stalls_does_not_stall_the_deploy() {
-    let start = Start::new(Program::Ours)
-        .files()
-        .options(["--interval=0", "--signal-on-hup=TERM"])
-        .shell("exec sleep 600");
-    let (reader, writer) = std::io::pipe().unwrap();
-    let mut command = start.command();
-    let mut full = writer.try_clone().unwrap();
-    let mut child = command
-        .stdout(writer.try_clone().unwrap())
-        .stderr(writer)
-        .spawn()
-        .unwrap();
-    drop(command);
-    let dir = start.dir().to_owned();
-    let generation = |wanted: &str| {
+    let (mut stalled, _reader) = Stalled::start();
+    stalled.signal(Signal::SIGTERM);
+    assert!(stalled.child.wait().unwrap().success());
+}
+
+#[test]
+fn lines_that_the_reader_of_the_log_had_no_room_for_are_counted() {
+    let (stalled, mut reader) = Stalled::start();
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let mut text = Vec::new();
+    let _ = reader.read_to_end(&mut text);
+    text.clear();
+    stalled.signal(Signal::SIGHUP);
+    let told = " lines of this log could not be written\n";
+    let lost = wait_for("the count", || {
+        let _ = reader.read_to_end(&mut text);
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let (before, _) = text.split_once(told)?;
+        Some(before.lines().next_back()?.parse::<u32>().unwrap())
+    });
+    // At least that it was asked for a generation, started it, and told the old one.
+    assert!(lost >= 3, "{lost}");
+}
+
+/// A super-daemon that has restarted while nobody read the full pipe it logs to.
+struct Stalled {
+    start: Start,
+    child: Child,
+}
+
+impl Stalled {
+    fn start() -> (Self, PipeReader) {
+        let start = Start::new(Program::Ours)
+            .files()
+            .options(["--interval=0"])
+            .shell("exec sleep 600");
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut full = writer.try_clone().unwrap();
+        let mut command = start.command();
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let child = command.spawn().unwrap();
+        let stalled = Self { start, child };
+        stalled.wait_for_generation("1:");
+        // There is no room for another line.
+        fcntl(&full, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        while full.write(&[b'x'; 4096]).is_ok() {}
+        stalled.signal(Signal::SIGHUP);
+        stalled.wait_for_generation("2:");
+        (stalled, reader)
+    }
+
+    fn wait_for_generation(&self, wanted: &str) {
+        let status = self.start.dir().join("status");
         wait_for("a generation", || {
-            fs::read_to_string(dir.join("status"))
-                .ok()
-                .filter(|text| text.starts_with(wanted))
-        })
-    };
-    generation("1:");
-    // Nobody reads, and there is no room for another line.
-    let flags = nix::fcntl::OFlag::O_NONBLOCK;
-    nix::fcntl::fcntl(&full, nix::fcntl::FcntlArg::F_SETFL(flags)).unwrap();
-    while full.write(&[b'x'; 4096]).is_ok() {}
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGHUP).unwrap();
-    generation("2:");
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
-    assert!(child.wait().unwrap().success());
-    drop((reader, start));
+            let text = fs::read_to_string(&status).ok()?;
+            text.starts_with(wanted).then_some(())
+        });
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn last_lines_are_known_of_a_log_file_that_was_cut_short_meanwhile() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0", "--wait-ready"])
+        .options(["--retry-delay=600", "--retry-max-delay=600"])
+        .options(["--log-file=log"])
+        .file("log", &"an old line\n".repeat(1000))
+        .file("mode", "ready")
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "say=waits await=cut say=last-words exit=3");
+    let options = ["--restart", "--pid-file=pid", "--status-file=status"];
+    thread::scope(|scope| {
+        let restart = scope.spawn(|| daemon.control(&options));
+        daemon.wait_for_text("log", "waits");
+        let log = fs::OpenOptions::new().write(true).open(daemon.path("log"));
+        log.unwrap().set_len(0).unwrap();
+        daemon.write("cut", "");
+        let output = restart.join().unwrap();
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{text}");
+        assert!(text.contains("| last-words\n"), "{text}");
+    });
 }
 
 #[test]

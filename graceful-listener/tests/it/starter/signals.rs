@@ -1,9 +1,26 @@
 //! What each signal does, and that none of them kills the super-daemon.
 
+use std::process::Command;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::daemon::{Daemon, Program, Start, both, is_running};
+
+#[test]
+fn child_signal_that_is_ignored_from_the_start_hides_no_end_of_a_worker() {
+    let mut ignoring = Command::new("sh");
+    ignoring.args(["-c", "trap '' CHLD; exec \"$0\" \"$@\""]);
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0"])
+        .start_by(ignoring);
+    let first = daemon.worker(1);
+    daemon.wait_for_generations(&[1]);
+    kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+    daemon.wait_for_log(&format!("worker {first} died unexpectedly with status:9"));
+    daemon.worker(2);
+}
 
 #[test]
 fn term_ends_the_workers_and_then_the_super_daemon() {

@@ -146,6 +146,25 @@ fn status_file_that_cannot_be_written_ends_the_first_start() {
 }
 
 #[test]
+fn status_file_that_is_a_directory_ends_the_first_start() {
+    let start = Start::new(Program::Ours).options(["--status-file=place"]);
+    fs::create_dir(start.dir().join("place")).unwrap();
+    let output = start.run();
+    assert!(!output.status.success());
+    let text = stderr(&output);
+    assert!(text.contains("place: is a directory"), "{text}");
+}
+
+#[test]
+fn start_that_fails_leaves_nothing_of_its_files() {
+    let start = Start::new(Program::Ours).files().program(&["./missing"]);
+    let dir = start.dir().to_owned();
+    assert!(!finish(start.command()).status.success());
+    let left: Vec<_> = fs::read_dir(dir).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn status_file_is_not_written_through_a_link() {
     // Whoever owns the directory must not lead the super-daemon elsewhere.
     let start = Start::new(Program::Ours)
