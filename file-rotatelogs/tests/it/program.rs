@@ -612,6 +612,54 @@ fn file_that_cannot_be_written_costs_lines_and_the_exit_status_tells() {
 }
 
 #[test]
+fn failure_and_recovery_are_told_without_being_asked() {
+    let scratch = Scratch::with_programs();
+    let mut piped = Piped::start(scratch.path(), &["d/a.log"]);
+    // It makes the directory before it reads.
+    wait_until("it is ready", || scratch.join("d").exists());
+    wait_until("the directory is in the way", || {
+        fs::remove_dir(scratch.join("d")).is_ok()
+    });
+    fs::write(scratch.join("d"), "no directory").unwrap();
+    piped.write("lost\n");
+    let mut messages = BufReader::new(piped.0.stderr.take().unwrap());
+    let mut message = String::new();
+    messages.read_line(&mut message).unwrap();
+    assert!(message.starts_with("rotatelogs: cannot "), "{message}");
+    wait_until("all that was written is lost", || {
+        fs::remove_file(scratch.join("d")).is_ok()
+    });
+    piped.write("kept\n");
+    wait_until("it is written", || {
+        fs::read(scratch.join("d/a.log")).is_ok_and(|text| text.ends_with(b"kept\n"))
+    });
+    let output = piped.end();
+    let mut rest = String::new();
+    messages.read_to_string(&mut rest).unwrap();
+    assert!(
+        rest.contains("again, 1 records were lost"),
+        "{message}{rest}"
+    );
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn new_file_is_forced_at_the_start_when_asked() {
+    let scratch = Scratch::with_programs();
+    for (arguments, line) in [
+        (&["a.log"][..], "one\n"),
+        (&["a.log"], "two\n"),
+        (&["--force-new-file", "a.log"], "three\n"),
+    ] {
+        run(scratch.path(), arguments, line);
+    }
+    assert_eq!(
+        tree(scratch.path()),
+        expect([("a.log", "one\ntwo\n"), ("a.log.1", "three\n")])
+    );
+}
+
+#[test]
 fn several_processes_share_the_files() {
     let scratch = Scratch::with_programs();
     let arguments = ["--size", "4K", "--link", "current", "a.log"];

@@ -107,10 +107,14 @@ fn age_of_a_month_counts_from_its_end() {
     put(scratch.path(), &["a.202603", "a.202604", "a.202605"], 1);
     let hands = Hands::at(utc(2026, 6, 5, 0, 0, 0));
     let builder = RotateLogs::builder(scratch.join("a.%Y%m")).clock(hands.on(Clock::utc()));
-    drop(build_and_wait(
-        builder.max_age(Duration::from_secs(30 * 86_400)),
-    ));
+    let limit = |days: u64| builder.clone().max_age(Duration::from_secs(days * 86_400));
+    drop(build_and_wait(limit(30)));
     assert_eq!(names(scratch.path()), ["a.202605", "a.202606"]);
+    // All 31 days of May count.
+    drop(build_and_wait(limit(5)));
+    assert_eq!(names(scratch.path()), ["a.202605", "a.202606"]);
+    drop(build_and_wait(limit(3)));
+    assert_eq!(names(scratch.path()), ["a.202606"]);
 }
 
 #[test]
