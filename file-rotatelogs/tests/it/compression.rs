@@ -243,3 +243,28 @@ fn what_another_process_is_compressing_is_left_to_it() {
     assert_eq!(fs::read(scratch.join(".a.2020.gz.tmp")).unwrap(), b"half");
     assert!(!scratch.join("a.2020.gz").exists());
 }
+
+#[test]
+fn each_failure_and_each_recovery_is_told_once() {
+    let scratch = Scratch::new();
+    let events = Events::default();
+    let logs = events
+        .of(RotateLogs::builder(scratch.join("a.%Y")).compress(Compression::Gzip))
+        .build()
+        .unwrap();
+    let tidy = || {
+        logs.rotate().unwrap();
+        assert!(logs.wait_for_housekeeping(PATIENCE));
+    };
+    for round in 1..=2 {
+        fs::write(scratch.join("a.2020"), "log\n").unwrap();
+        fs::write(scratch.join("a.2020.gz"), "in the way").unwrap();
+        tidy();
+        tidy();
+        assert_eq!(events.count("cannot compress"), round);
+        fs::remove_file(scratch.join("a.2020.gz")).unwrap();
+        tidy();
+        assert_eq!(events.count("can compress"), round);
+        assert_eq!(contents(&scratch.join("a.2020.gz")), b"log\n");
+    }
+}
