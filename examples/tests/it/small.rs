@@ -1,13 +1,14 @@
 //! The small programs, each run once.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use crate::client::get;
 use crate::program::{Program, eventually};
-use crate::standalone::read_lines;
+use crate::standalone::{has_read, read_lines};
 
 #[test]
 fn access_log_prints_a_line_per_request_and_failures_apart() {
@@ -148,6 +149,28 @@ fn graceful_answers_with_its_generation_and_says_what_may_be_asked_for() {
     }
     program.signal("TERM");
     assert!(program.wait().success());
+}
+
+#[test]
+fn graceful_drains_for_as_long_as_its_environment_says() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_graceful"));
+    command.env("BIND_ADDR", "127.0.0.1:0");
+    command.env("DRAIN_TIMEOUT_MS", "100");
+    let mut program = Program::start(command);
+    let address = program.wait_for_address();
+    let mut client = TcpStream::connect(address).unwrap();
+    client
+        .write_all(b"GET /sleep?ms=60000 HTTP/1.1\r\nHost: t\r\n\r\n")
+        .unwrap();
+    let port = client.local_addr().unwrap().port();
+    eventually("the request read", || {
+        has_read(address.port(), port).then_some(())
+    });
+    program.signal("TERM");
+    assert!(program.wait().success());
+    let said = program.said().join("\n");
+    let words = "the drain has taken longer than 100ms";
+    assert!(said.contains(words), "{said}");
 }
 
 #[test]

@@ -30,6 +30,8 @@ fn a_link_is_stored_followed_counted_and_listed() {
             followed.header("location"),
             Some("https://example.com/a?b=c")
         );
+        let caching = followed.header("cache-control");
+        assert_eq!(caching, Some("no-store"), "each visit is to be counted");
     }
     let head = send(
         address,
@@ -268,6 +270,89 @@ fn sigterm_lets_a_running_request_complete_and_exits_with_0() {
 }
 
 #[test]
+fn drain_timeout_is_the_one_that_was_asked_for() {
+    use std::io::Write;
+
+    let (_dir, mut service) = start(&["--debug-routes", "--drain-timeout", "100ms"]);
+    let address = service.wait_for_address();
+    let mut client = std::net::TcpStream::connect(address).unwrap();
+    client
+        .write_all(b"GET /sleep?ms=60000 HTTP/1.1\r\nHost: t\r\n\r\n")
+        .unwrap();
+    let port = client.local_addr().unwrap().port();
+    eventually("the request read", || {
+        has_read(address.port(), port).then_some(())
+    });
+    service.signal("TERM");
+    assert_eq!(service.wait().code(), Some(0));
+    let said = service.said().join("\n");
+    for words in [
+        "the drain has taken longer than 100ms",
+        "1 connections were cut by --drain-timeout",
+    ] {
+        assert!(said.contains(words), "{words:?} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn database_is_closed_after_the_last_request() {
+    let (dir, mut service) = start(&[]);
+    get(service.wait_for_address(), "/");
+    service.signal("TERM");
+    assert_eq!(service.wait().code(), Some(0));
+    let lines = read_lines(&dir.path().join("logs/sql.log"));
+    assert!(lines.last().unwrap().contains(" Close ("), "{lines:?}");
+}
+
+#[test]
+fn database_that_fails_is_told_with_503_and_when_to_come_back() {
+    use sqlx::Connection;
+
+    let (dir, mut service) = start(&[]);
+    let address = service.wait_for_address();
+    let url = format!("sqlite://{}/service.db", dir.path().display());
+    let drop_links = async {
+        let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        let drop = sqlx::raw_sql("DROP TABLE links");
+        drop.execute(&mut connection).await.unwrap();
+    };
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    runtime.block_on(drop_links);
+    let failed = get(address, "/");
+    assert_eq!(failed.status, 503, "{failed:?}");
+    assert_eq!(failed.header("retry-after"), Some("1"));
+    let error = failed.json()["error"].to_string();
+    assert!(error.contains("the database does not answer"), "{error}");
+    assert!(!error.contains("links"), "its own words are for the log");
+}
+
+#[test]
+fn log_files_of_the_asked_age_are_removed() {
+    let dir = TempDir::new().unwrap();
+    let logs = dir.path().join("logs");
+    std::fs::create_dir(&logs).unwrap();
+    let (old, young) = (
+        logs.join("access.20200101.log"),
+        logs.join("access.20200102.log"),
+    );
+    for (path, days) in [(&old, 3), (&young, 1)] {
+        let file = std::fs::File::create(path).unwrap();
+        let age = std::time::Duration::from_secs(days * 24 * 3600);
+        file.set_modified(std::time::SystemTime::now() - age)
+            .unwrap();
+    }
+    let mut command = service();
+    command
+        .current_dir(&dir)
+        .args(["--listen", "127.0.0.1:0", "--log-max-age", "2days"]);
+    let mut service = Program::start(command);
+    get(service.wait_for_address(), "/healthz");
+    eventually("the old file removed", || (!old.exists()).then_some(()));
+    assert!(young.exists());
+}
+
+#[test]
 fn access_lines_go_to_standard_output_on_request() {
     let dir = TempDir::new().unwrap();
     let out = dir.path().join("out");
@@ -370,7 +455,7 @@ pub(crate) fn read_lines(path: &Path) -> Vec<String> {
 }
 
 /// Whether all that one end of a connection has sent has been read by the other.
-fn has_read(server: u16, client: u16) -> bool {
+pub(crate) fn has_read(server: u16, client: u16) -> bool {
     const EMPTY: &str = "00000000";
     let sockets = std::fs::read_to_string("/proc/net/tcp").expect("procfs");
     let queues = |local: u16, remote: u16| {
