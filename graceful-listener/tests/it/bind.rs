@@ -1,13 +1,13 @@
 //! Sockets that the process binds itself, for which nothing is inherited.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use graceful_listener::{ListenError, Listeners, Origin, Socket};
+use graceful_listener::{Address, ListenError, Listeners, Origin, Socket};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use socket2::{Domain, Type};
 
@@ -272,6 +272,22 @@ fn one_of_many_who_replace_a_dead_socket_at_once_gets_it() {
             .expect("the client has reached the one that was told that it has the socket");
         drop(results);
         assert!(!path.exists());
+    }
+}
+
+#[test]
+fn udp_socket_does_not_take_ipv4_from_a_tcp_socket_of_its_port() {
+    let port = crate::port::free();
+    let _listeners = bind(&[&format!("[::]:{port}"), &format!("u{port}")]).unwrap();
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+}
+
+#[test]
+fn ipv4_client_of_an_ipv6_socket_has_an_ipv4_address() {
+    let v4 = Ipv4Addr::new(192, 0, 2, 7);
+    for ip in [IpAddr::from(v4), v4.to_ipv6_mapped().into()] {
+        let address = Address::from(SocketAddr::from((ip, 80)));
+        assert_eq!(address.ip(), Some(v4.into()));
     }
 }
 

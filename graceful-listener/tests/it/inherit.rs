@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
-use graceful_listener::{Listeners, Socket};
+use graceful_listener::{ListenError, Listeners, Socket};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use socket2::{Domain, Type};
 
@@ -72,6 +72,9 @@ fn child_listens() {
                     .map(|source| format!(": {source}"))
                     .unwrap_or_default()
             );
+            if let ListenError::Inherit(_) = error {
+                eprintln!("again: {}", Listeners::inherit().unwrap_err());
+            }
         }
     }
     drop(listeners);
@@ -555,6 +558,35 @@ fn socket_on_standard_input_is_taken_and_its_number_kept() {
         "{text}"
     );
     assert!(text.contains("stdin is /dev/null"), "{text}");
+}
+
+#[test]
+fn what_is_refused_once_is_refused_again_for_the_same_reason() {
+    let lines = heir().set("SERVER_STARTER_PORT", "127.0.0.1:80=3").says();
+    let reason = lines[0].strip_prefix("refused: ").unwrap();
+    assert!(reason.contains("descriptor 3"), "{lines:?}");
+    let again = lines[1].strip_prefix("again: ").unwrap();
+    assert!(reason.starts_with(again), "{lines:?}");
+}
+
+#[test]
+fn ipv4_address_of_an_ipv6_socket_is_the_one_that_is_named() {
+    let socket = socket2::Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+    socket.set_only_v6(false).unwrap();
+    let address = (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0);
+    let address = std::net::SocketAddr::from(address);
+    socket.bind(&address.into()).unwrap();
+    socket.listen(1).unwrap();
+    let listener = TcpListener::from(socket);
+    let port = port(&listener);
+    let lines = heir()
+        .set("SERVER_STARTER_PORT", format!("127.0.0.1:{port}=3"))
+        .give(listener)
+        .says();
+    assert!(
+        lines[1].starts_with(&format!("inherited tcp [::ffff:127.0.0.1]:{port} ")),
+        "{lines:?}"
+    );
 }
 
 #[test]

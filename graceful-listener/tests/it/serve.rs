@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::extract::Path;
 use axum::routing::get;
 use axum::{Extension, Router};
-use graceful_listener::{Drain, Endpoints, Listeners, ServeError, serve};
+use graceful_listener::{Drain, Endpoints, Listeners, ServeError, Upgrader, serve};
 use socket2::SockRef;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -37,6 +37,25 @@ fn with_runtime<T>(test: impl AsyncFnOnce() -> T) -> T {
 /// Lets blocking code speak to a service that runs beside it.
 async fn blocking<T: Send + 'static>(code: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(code).await.unwrap()
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
+    let upgrader = Upgrader::new(&listeners).unwrap();
+    assert!(format!("{upgrader:?}").contains("timeout: 60s"));
+    let serve = format!("{:?}", serve(listeners, whoami()));
+    for default in [
+        "header_read_timeout: 30s",
+        "keep_alive_timeout: 75s",
+        "linger: 1s",
+        "drain_timeout: 30s",
+        "max_connections: None",
+        "signals: true",
+        "upgrader: None",
+    ] {
+        assert!(serve.contains(default), "{default}: {serve}");
+    }
 }
 
 fn whoami() -> Router {

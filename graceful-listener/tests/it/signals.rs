@@ -87,7 +87,7 @@ fn repeated_term_is_harmless() {
 
 #[test]
 fn second_int_ends_at_once_and_says_what_it_has_cut() {
-    let mut service = Service::on_a_port(&[]);
+    let mut service = Service::on_a_port(&[(set::DRAIN_TIMEOUT_MS, "600000")]);
     let mut clients = [slow(&service, 60_000), slow(&service, 60_000)];
     // Connections are accepted in their order.
     Client::connect(service.address())

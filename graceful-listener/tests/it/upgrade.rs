@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use graceful_listener::{Listeners, NotifyMessage, NotifyReceiver, PidFile, Socket, Upgrader};
+use graceful_listener::{
+    Listeners, NotifyMessage, NotifyReceiver, PidFile, Socket, UpgradeError, Upgrader,
+};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 
@@ -189,6 +191,26 @@ fn new_process_that_hangs_is_killed_after_the_timeout() {
     let new = new.unwrap_or_else(|| panic!("{line}"));
     assert!(is_gone(new));
     assert_eq!(generation_at(service.address()), "1");
+}
+
+#[test]
+fn new_process_that_ends_is_noticed_though_what_it_started_holds_its_pipe() {
+    let directory = tempfile::tempdir().unwrap();
+    let gate = directory.path().join("gate");
+    fs::write(&gate, "").unwrap();
+    let left_behind = format!("while test -e {}; do sleep 0.05; done", gate.display());
+    let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
+    let upgrader = Upgrader::new(&listeners)
+        .unwrap()
+        .command("/bin/sh", ["-c", &format!("{left_behind} & exit 3")])
+        .timeout(Duration::from_secs(30));
+    upgrader.ready().unwrap();
+    let error = upgrader.upgrade().unwrap_err();
+    fs::remove_file(gate).unwrap();
+    let UpgradeError::Ended { status, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(status.code(), Some(3));
 }
 
 #[test]
