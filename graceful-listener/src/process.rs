@@ -17,6 +17,7 @@ pub(crate) use self::identity::{Certificate, Identity, boot_id, draft};
 pub(crate) use self::leftovers::Leftovers;
 pub(crate) use self::limit::{Limit, Value};
 pub(crate) use self::lineage::lineage;
+use self::members::Members;
 pub(crate) use self::signal::{Signal, UnknownSignal};
 pub(crate) use self::spawn::{Spawn, SpawnError, Step};
 pub(crate) use crate::detach::{Side, detach};
@@ -27,6 +28,9 @@ mod identity;
 mod leftovers;
 mod limit;
 mod lineage;
+mod members;
+#[cfg(test)]
+mod old_kernel;
 mod signal;
 mod spawn;
 
@@ -78,9 +82,8 @@ impl Process {
     /// Sends a signal to the process group, if the process leads one, else to the
     /// process.
     ///
-    /// Where the kernel does not know how to do that by the pidfd (before 6.9),
-    /// the process must not be reaped yet: until then the group's number cannot be
-    /// a stranger's.
+    /// Where the kernel does not know how to do that by the pidfd (before 6.9), it
+    /// fails for a process that is reaped: the group's number may be a stranger's.
     pub(crate) fn signal_group(&self, signal: Signal) -> io::Result<()> {
         match self.send(signal.number(), PIDFD_SIGNAL_PROCESS_GROUP) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
@@ -89,7 +92,7 @@ impl Process {
         }
         // SAFETY: plain system calls.
         unsafe {
-            if libc::getpgid(self.pid) == self.pid {
+            if libc::getpgid(self.pid) == self.pid && !self.is_reaped() {
                 return check(libc::kill(-self.pid, signal.number())).map(drop);
             }
         }
@@ -107,11 +110,12 @@ impl Process {
     }
 
     /// Returns true if processes are left in the group that the process led, also
-    /// when it is reaped. Kernels before 6.9 cannot tell, and it is false.
-    pub(crate) fn has_group(&self) -> bool {
+    /// when it is reaped; `None` from kernels before 6.9, which cannot tell.
+    pub(crate) fn has_group(&self) -> Option<bool> {
         match self.send(0, PIDFD_SIGNAL_PROCESS_GROUP) {
-            Ok(()) => true,
-            Err(error) => error.raw_os_error() == Some(libc::EPERM),
+            Ok(()) => Some(true),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => None,
+            Err(error) => Some(error.raw_os_error() == Some(libc::EPERM)),
         }
     }
 

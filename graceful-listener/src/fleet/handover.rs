@@ -96,6 +96,9 @@ struct InstanceRecord {
 struct LeftoverRecord {
     pid: i32,
     pidfd: Option<RawFd>,
+    /// Those that are left, where the pidfd does not reach them.
+    #[serde(default)]
+    members: Vec<i32>,
     #[serde(default)]
     cgroup: Option<PathBuf>,
     #[serde(default)]
@@ -334,6 +337,7 @@ impl LeftoverRecord {
         Self {
             pid: left.pid(),
             pidfd: left.process().map(|process| process.as_fd().as_raw_fd()),
+            members: left.members(),
             cgroup: left.cgroup().map(|cgroup| cgroup.path().to_owned()),
             note: left.note.clone(),
             at: left.kill_at,
@@ -345,6 +349,7 @@ impl LeftoverRecord {
         let process = pidfd.map(|pidfd| Process::from_inherited(self.pid, pidfd));
         let cgroup = self.cgroup.map(Cgroup::from_path);
         let mut left = Leftovers::new(self.pid, process, cgroup, self.at);
+        left.resume_members(&self.members);
         left.note = self.note;
         left
     }

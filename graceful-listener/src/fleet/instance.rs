@@ -352,8 +352,9 @@ impl Instance {
         }
         let now = Moment::now();
         let stop_signal = self.recipe.definition.stop_signal;
-        // While the number of its group is still its own. It fails if nothing is left.
-        let _ = process.signal_group(stop_signal);
+        // While the number of its group is still its own. It fails if nothing is left, or if
+        // that is not so any more.
+        let told = process.signal_group(stop_signal).is_ok();
         // Somebody else took its status; it has ended all the same.
         let exit = process.try_wait().unwrap_or(Some(Exit::Unknown))?;
         if exit == Exit::Unknown && !process.is_child() && !self.is_overdue(now, host) {
@@ -367,7 +368,11 @@ impl Instance {
         let path = Note::path(&host.run, program, self.index, self.generation);
         if let Some(left) = &mut left {
             Note::hand_on(&path, &host.run, left);
-            left.signal_strays(stop_signal);
+            if told {
+                left.signal_strays(stop_signal);
+            } else {
+                left.signal(stop_signal);
+            }
         }
         Certificate::keep_room(&path, &Note::draft(&host.run, program, self.index));
         (self.write_at, self.has_room) = (None, true);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::libc::pid_t;
 
-use super::{Cgroup, Process, Signal, lineage};
+use super::{Cgroup, Members, Process, Signal, lineage};
 use crate::moment::Moment;
 
 /// What a process that has ended has left behind: others of its group, or the
@@ -16,6 +16,8 @@ pub(crate) struct Leftovers {
     /// Not known if it had ended before anybody looked.
     process: Option<Process>,
     cgroup: Option<Cgroup>,
+    /// The others of its group, where its pidfd does not reach them.
+    members: Option<Members>,
     /// When they are killed if they have not ended by then.
     pub(crate) kill_at: Option<Moment>,
     /// The file that tells whoever comes after us of them.
@@ -36,6 +38,7 @@ impl Leftovers {
             pid,
             process,
             cgroup,
+            members: None,
             kill_at,
             note: None,
             fresh_until: Moment::now() + AFTER_THE_END,
@@ -56,8 +59,23 @@ impl Leftovers {
         cgroup: Option<Cgroup>,
         kill_at: Option<Moment>,
     ) -> Option<Self> {
-        let left = Self::new(process.pid(), Some(process), cgroup, kill_at);
+        let reached = cgroup.is_some() || process.has_group().is_some();
+        let members = (!reached).then(|| Members::of(&process));
+        let left = Self {
+            members,
+            ..Self::new(process.pid(), Some(process), cgroup, kill_at)
+        };
         (!left.are_gone()).then_some(left)
+    }
+
+    /// Goes on after `exec` with those that [`Leftovers::members`] told of.
+    pub(crate) fn resume_members(&mut self, pids: &[pid_t]) {
+        self.members = (!pids.is_empty()).then(|| Members::resume(self.pid, pids));
+    }
+
+    /// Returns the ids of those that only their own pidfds reach.
+    pub(crate) fn members(&self) -> Vec<pid_t> {
+        self.members.as_ref().map(Members::pids).unwrap_or_default()
     }
 
     pub(crate) const fn pid(&self) -> pid_t {
@@ -74,9 +92,13 @@ impl Leftovers {
 
     /// Looks whether anything is left, and removes the control group if not.
     pub(crate) fn are_gone(&self) -> bool {
-        match &self.cgroup {
-            Some(cgroup) => cgroup.remove().is_ok(),
-            None => !self.process.as_ref().is_some_and(Process::has_group),
+        match (&self.cgroup, &self.members) {
+            (Some(cgroup), _) => cgroup.remove().is_ok(),
+            (None, Some(members)) => members.are_gone(),
+            (None, None) => {
+                let group = self.process.as_ref().and_then(Process::has_group);
+                group != Some(true)
+            }
         }
     }
 
@@ -93,23 +115,32 @@ impl Leftovers {
     }
 
     /// Signals all of them. It fails only for those that have ended already.
-    pub(crate) fn signal(&self, signal: Signal) {
-        if let Some(process) = &self.process {
-            let _ = process.signal_group(signal);
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        if let Some(members) = &mut self.members {
+            members.signal(signal);
         }
-        self.signal_strays(signal);
+        let group = self.process.as_ref().filter(|_| self.members.is_none());
+        let told = group.is_some_and(|process| process.signal_group(signal).is_ok());
+        self.signal_cgroup(signal, told.then_some(self.pid));
     }
 
     /// Signals those that have left the process group, but not the control group.
     pub(crate) fn signal_strays(&self, signal: Signal) {
-        let members = self.cgroup.as_ref().map(Cgroup::members);
-        for pid in members.into_iter().flatten() {
-            let group = lineage(pid).next().map(|(_, group)| group);
-            if group != Some(self.pid)
-                && let Ok(stray) = Process::from_stranger(pid)
-            {
-                let _ = stray.signal(signal);
-            }
+        self.signal_cgroup(signal, Some(self.pid));
+    }
+
+    /// Signals those in the control group, but for those of the process group `told`.
+    fn signal_cgroup(&self, signal: Signal, told: Option<pid_t>) {
+        let Some(cgroup) = &self.cgroup else { return };
+        let members = cgroup.members().into_iter();
+        let held: Vec<_> = members
+            .filter(|&pid| told.is_none() || lineage(pid).next().map(|(_, group)| group) != told)
+            .filter_map(|pid| Process::from_stranger(pid).ok())
+            .collect();
+        // A number may have become a stranger's before it was taken hold of.
+        let members = cgroup.members();
+        for process in held.iter().filter(|held| members.contains(&held.pid())) {
+            let _ = process.signal(signal);
         }
     }
 
@@ -124,11 +155,13 @@ impl Leftovers {
     /// Kills all of them.
     pub(crate) fn kill(&mut self) -> io::Result<()> {
         (self.kill_at, self.fresh_until) = (None, Moment::now() + AFTER_KILL);
-        match (&self.cgroup, &self.process) {
-            (Some(cgroup), _) => cgroup.kill(),
-            (None, Some(process)) => process.signal_group(Signal::KILL),
-            (None, None) => Ok(()),
+        match (&self.cgroup, &mut self.members, &self.process) {
+            (Some(cgroup), ..) => return cgroup.kill(),
+            (None, Some(members), _) => members.kill(),
+            (None, None, Some(process)) => return process.signal_group(Signal::KILL),
+            (None, None, None) => {}
         }
+        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ impl Signal {
     pub(crate) const KILL: Self = Self(libc::SIGKILL);
     pub(crate) const PIPE: Self = Self(libc::SIGPIPE);
     pub(crate) const QUIT: Self = Self(libc::SIGQUIT);
+    pub(crate) const STOP: Self = Self(libc::SIGSTOP);
     pub(crate) const TERM: Self = Self(libc::SIGTERM);
     pub(crate) const TTIN: Self = Self(libc::SIGTTIN);
     pub(crate) const TTOU: Self = Self(libc::SIGTTOU);

@@ -52,7 +52,7 @@ impl Starter {
         (self.start_at, self.verdict_at, self.kill_old_at) = (None, None, None);
         let left = self.current.take().into_iter().chain(self.candidate.take());
         self.old.extend(left);
-        for left in &self.leftovers {
+        for left in &mut self.leftovers {
             left.signal(sent);
         }
         for worker in &mut self.old {

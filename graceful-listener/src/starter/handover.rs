@@ -121,6 +121,7 @@ impl Starter {
         let leftovers = self.leftovers.iter().map(|left| LeftoverRecord {
             pid: left.pid(),
             descriptor: left.process().map(|process| process.as_fd().as_raw_fd()),
+            members: left.members(),
             cgroup: left.cgroup().map(|cgroup| cgroup.path().to_owned()),
             kill_at: millis(left.kill_at),
         });
@@ -201,15 +202,17 @@ impl Starter {
         for worker in &record.workers {
             self.take_up_worker(worker);
         }
-        for left in &record.leftovers {
-            let pidfd = left.descriptor.map(descriptor::inherited).transpose();
+        for record in &record.leftovers {
+            let pidfd = record.descriptor.map(descriptor::inherited).transpose();
             let process = pidfd.map_err(failed)?;
-            self.leftovers.push(Leftovers::new(
-                left.pid,
-                process.map(|pidfd| Process::from_inherited(left.pid, pidfd)),
-                left.cgroup.clone().map(Cgroup::from_path),
-                left.kill_at.map(Moment::from_millis),
-            ));
+            let mut left = Leftovers::new(
+                record.pid,
+                process.map(|pidfd| Process::from_inherited(record.pid, pidfd)),
+                record.cgroup.clone().map(Cgroup::from_path),
+                record.kill_at.map(Moment::from_millis),
+            );
+            left.resume_members(&record.members);
+            self.leftovers.push(left);
         }
         Ok(())
     }

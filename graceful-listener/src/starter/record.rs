@@ -102,6 +102,9 @@ pub(crate) struct LeftoverRecord {
     pub(crate) pid: i32,
     /// The worker's pidfd, by which the group is still known.
     pub(crate) descriptor: Option<i32>,
+    /// Those that are left, where the pidfd does not reach them.
+    #[serde(default)]
+    pub(crate) members: Vec<i32>,
     pub(crate) cgroup: Option<PathBuf>,
     pub(crate) kill_at: Option<u64>,
 }

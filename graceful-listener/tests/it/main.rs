@@ -23,6 +23,7 @@ mod http2;
 mod inherit;
 mod load;
 mod notify;
+mod old_kernel;
 mod pid_file;
 mod port;
 mod ports;

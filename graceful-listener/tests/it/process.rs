@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid};
 
 /// Whether it has ended with all its threads; one that nobody has waited for has.
 pub(crate) fn is_gone(pid: u32) -> bool {
@@ -83,6 +83,15 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     }
     children.retain(|&child| !is_gone(child));
     children
+}
+
+/// Those of a process group that have not ended.
+pub(crate) fn group(number: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let number = Pid::from_raw(number.cast_signed());
+    let is_in = |pid: &u32| getpgid(Some(Pid::from_raw(pid.cast_signed()))) == Ok(number);
+    pids.filter(is_in).filter(|&pid| !is_gone(pid)).collect()
 }
 
 /// Returns nothing of a process that has ended.

@@ -14,6 +14,7 @@ mod generations;
 mod handover;
 mod log_commands;
 mod log_file;
+mod old_kernel;
 mod orphans;
 mod readiness;
 mod signals;
