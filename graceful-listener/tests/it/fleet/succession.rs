@@ -64,6 +64,21 @@ fn adopted_process_can_be_stopped_and_restarted() {
 }
 
 #[test]
+fn what_a_killed_supervisor_was_just_starting_does_not_keep_the_next_one_out() {
+    let mut fleet = Fleet::with("web", SLEEP);
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.kill();
+    // A process that is not a program yet has what the supervisor had open.
+    let held = fs::File::open(fleet.path().join("fleet.pid")).unwrap();
+    held.lock().unwrap();
+    fleet.start();
+    fleet.wait_for_log("is gone, waiting for what it was starting");
+    drop(held);
+    fleet.wait_for_log("adopted 1 processes");
+    assert_eq!(fleet.wait_for("web", &["RUNNING"]), before);
+}
+
+#[test]
 fn reused_process_id_is_never_taken_for_ours() {
     let mut fleet = Fleet::with("web", SLEEP);
     let before = fleet.wait_for("web", &["RUNNING"]);
