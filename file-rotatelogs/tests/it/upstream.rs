@@ -482,3 +482,22 @@ fn first_file_is_opened_not_rotated_to() {
         "{all:?}"
     );
 }
+
+#[test]
+fn forced_new_files_of_two_writers_are_the_same_in_the_next_period() {
+    let scratch = Scratch::new();
+    let hands = Hands::at(utc(2026, 5, 10, 12, 30, 0));
+    let open = || {
+        RotateLogs::builder(scratch.join("a.%H"))
+            .clock(hands.on(Clock::utc()))
+            .force_new_file(true)
+            .build()
+            .unwrap()
+    };
+    let (one, other) = (open(), open());
+    hands.advance(HOUR);
+    writeln!(&one, "one").unwrap();
+    writeln!(&other, "other").unwrap();
+    assert_eq!(contents(&scratch.join("a.13")), b"one\nother\n");
+    assert!(!scratch.join("a.13.1").exists());
+}
