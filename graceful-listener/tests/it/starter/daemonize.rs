@@ -113,6 +113,18 @@ fn launcher_tells_why_a_socket_could_not_be_bound() {
 }
 
 #[test]
+fn output_of_the_launcher_ends_with_it_though_a_log_command_goes_on() {
+    let start = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", "--daemonize", "--log-file=| cat >> output"])
+        .program(&["sleep", "639"]);
+    // Whoever reads the output of the launcher waits for its end.
+    let output = finish(start.command());
+    assert!(output.status.success(), "{}", stderr(&output));
+    start.daemon().wait_for_log("starting new worker");
+}
+
+#[test]
 fn launcher_waits_for_readiness_if_it_is_waited_for() {
     let start = Start::new(Program::Ours)
         .files()

@@ -175,6 +175,19 @@ fn env_file_is_read_anew_for_each_worker() {
 }
 
 #[test]
+fn envdir_has_the_last_word_and_the_last_env_file_the_one_before() {
+    let daemon = Start::new(Program::Ours)
+        .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=env"])
+        .options(["--env-file=first.env", "--env-file=second.env"])
+        .file("first.env", "COLOUR=one\nSHAPE=one\nSIZE=one\n")
+        .file("second.env", "COLOUR=two\nSHAPE=two\n")
+        .file("env/COLOUR", "three\n")
+        .start();
+    let found = ["COLOUR", "SHAPE", "SIZE"].map(|name| daemon.ask(&format!("env {name}")));
+    assert_eq!(found, ["=three", "=two", "=one"]);
+}
+
+#[test]
 fn env_file_that_is_missing_ends_the_first_start() {
     let output = Start::new(Program::Ours)
         .options(["--env-file=nowhere.env"])

@@ -198,6 +198,22 @@ fn usr1_and_winch_do_not_reach_a_worker_they_would_kill() {
 }
 
 #[test]
+fn signals_that_count_workers_or_lines_are_passed_on() {
+    let daemon = Start::new(Program::Ours)
+        .options(["--interval=0"])
+        .shell(
+            "for name in TTIN TTOU WINCH; do trap \"echo heard $name\" $name; done; \
+             echo up; while :; do sleep 0.05; done",
+        )
+        .start();
+    daemon.wait_for_log("up\n");
+    for signal in [Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGWINCH] {
+        daemon.signal(signal);
+        daemon.wait_for_log(&format!("heard {}\n", &signal.as_str()[3..]));
+    }
+}
+
+#[test]
 fn stop_ends_a_start_that_is_under_way() {
     both(|program| {
         let mut daemon = Start::new(program)
