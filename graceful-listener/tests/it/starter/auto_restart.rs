@@ -122,9 +122,19 @@ fn auto_restart_does_not_come_in_the_middle_of_a_start() {
             .shell("exec sleep 638")
             .start();
         let log = daemon.wait_for_logs("starting new worker", 3);
-        let (_, second) = log.split_once("autorestart triggered").unwrap();
-        let (second, _) = second.split_once("autorestart triggered").unwrap();
-        assert!(second.contains("new worker is now running"), "{log}");
+        let steps = [
+            "starting",
+            "autorestart",
+            "starting",
+            "new worker is now running",
+            "autorestart",
+            "starting",
+        ];
+        let told = log.lines().filter_map(|line| {
+            let is_begun = |step: &&&str| line.starts_with(**step);
+            steps.iter().find(is_begun).copied()
+        });
+        assert_eq!(told.take(steps.len()).collect::<Vec<_>>(), steps, "{log}");
     });
 }
 
