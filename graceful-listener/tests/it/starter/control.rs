@@ -458,6 +458,13 @@ fn status_tells_of_a_failure_and_of_a_pending_restart() {
     daemon.wait("the pending restart", || {
         (json()["restart_pending"] == true).then_some(())
     });
+    let table = stdout(&daemon.control(&["--status", "--pid-file=pid"]));
+    for told in [
+        "another restart begins when",
+        "last failure: generation 2, ",
+    ] {
+        assert!(table.contains(told), "{told:?} is not in:\n{table}");
+    }
 }
 
 #[test]
