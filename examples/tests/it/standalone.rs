@@ -397,7 +397,10 @@ fn wrong_options_are_refused_with_the_value_and_the_reason() {
         (&["--rotate-bytes", "many"], &["many", "--rotate-bytes"]),
         (&["--no-such-option"], &["--no-such-option"]),
     ] {
-        let output = service().current_dir(&dir).args(options).output().unwrap();
+        let mut command = service();
+        // What is refused late is refused on any port, and not for one in use.
+        command.current_dir(&dir).args(["--listen", "127.0.0.1:0"]);
+        let output = command.args(options).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success(), "{options:?} was taken");
         assert!(!stderr.contains("secret"), "{stderr}");
