@@ -5,12 +5,12 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::fleet::{Command, Definition, Note};
-use crate::process::Identity;
-use crate::sockets::PortSpec;
+use crate::cli::fleet::{Command, Definition, Note};
+use crate::cli::process::Identity;
+use crate::cli::sockets::PortSpec;
+use crate::cli::variables::{self, Variables};
 use crate::spec::Spec;
 use crate::upgrade::{Files, Handover};
-use crate::variables::{self, Variables};
 
 /// Reads a definition, or tells its mistakes.
 pub fn definition(text: &str) -> Result<(), String> {

@@ -70,64 +70,34 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "cli")]
-mod account;
 mod address;
-mod daemonize;
 #[cfg(feature = "cli")]
-mod descriptor;
+mod cli;
+mod daemonize;
 mod detach;
 #[cfg(feature = "serve")]
 mod drain;
-#[cfg(feature = "cli")]
-mod failure;
-#[cfg(feature = "cli")]
-mod fleet;
 #[cfg(all(feature = "cli", fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
 mod inherit;
 mod listeners;
-#[cfg(feature = "cli")]
-mod log;
-#[cfg(feature = "cli")]
-mod log_command;
-#[cfg(feature = "cli")]
-mod log_keeper;
-#[cfg(feature = "cli")]
-mod log_tail;
-#[cfg(feature = "cli")]
-mod manager;
-#[cfg(feature = "cli")]
-mod moment;
 mod notify;
 mod pid_file;
 mod ports;
-#[cfg(feature = "cli")]
-mod process;
 #[cfg(feature = "serve")]
 mod serve;
 mod socket;
 mod socket_file;
-#[cfg(feature = "cli")]
-mod sockets;
 mod spec;
-#[cfg(feature = "cli")]
-mod starter;
-#[cfg(feature = "cli")]
-mod succession;
 mod upgrade;
-#[cfg(feature = "cli")]
-mod variables;
-#[cfg(feature = "cli")]
-mod watch;
 
 pub use address::Address;
+#[cfg(feature = "cli")]
+pub use cli::{fleet, start_server};
 pub use daemonize::{Daemon, Daemonize, DaemonizeError};
 #[cfg(feature = "serve")]
 pub use drain::{Drain, DrainGuard, Served};
-#[cfg(feature = "cli")]
-pub use fleet::command_line::fleet;
 pub use inherit::InheritError;
 pub use listeners::{ListenError, Listener, Listeners, Origin};
 pub use notify::{Notification, Notifier, NotifyError, NotifyMessage, NotifyReceiver};
@@ -139,8 +109,6 @@ pub use socket::Socket;
 #[cfg(feature = "tokio")]
 pub use socket::TokioSocket;
 pub use socket_file::SocketFile;
-#[cfg(feature = "cli")]
-pub use starter::command_line::start_server;
 pub use upgrade::{Successor, UpgradeError, Upgrader};
 
 #[cfg(doctest)]
