@@ -4,6 +4,8 @@ mod account;
 mod descriptor;
 mod failure;
 mod fleet;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod log;
 mod log_command;
 mod log_keeper;

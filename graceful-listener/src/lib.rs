@@ -77,9 +77,6 @@ mod daemonize;
 mod detach;
 #[cfg(feature = "serve")]
 mod drain;
-#[cfg(all(feature = "cli", fuzzing))]
-#[doc(hidden)]
-pub mod fuzz;
 mod inherit;
 mod listeners;
 mod notify;
@@ -93,6 +90,9 @@ mod spec;
 mod upgrade;
 
 pub use address::Address;
+#[cfg(all(feature = "cli", fuzzing))]
+#[doc(hidden)]
+pub use cli::fuzz;
 #[cfg(feature = "cli")]
 pub use cli::{fleet, start_server};
 pub use daemonize::{Daemon, Daemonize, DaemonizeError};
