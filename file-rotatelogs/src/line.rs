@@ -12,13 +12,12 @@ pub(crate) fn with_line<T>(
     if let Some(text) = arguments.as_str() {
         return write(text.as_bytes());
     }
-    let mut line = Line(LINE.try_with(Cell::take).unwrap_or_default());
-    line.0.clear();
+    let mut line = LINE.try_with(Cell::take).unwrap_or_default();
+    line.clear();
     // Not by `io::Write`, which panics when a value cannot be formatted.
     let result = fmt::write(&mut line, arguments)
         .map_err(|fmt::Error| io::Error::other("a value of the record cannot be formatted"))
-        .and_then(|()| write(&line.0));
-    let Line(line) = line;
+        .and_then(|()| write(line.as_bytes()));
     if line.capacity() <= LONGEST_KEPT {
         // A thread that ends keeps nothing, and may still write what it drops last.
         let _ = LINE.try_with(|kept| kept.set(line));
@@ -26,18 +25,9 @@ pub(crate) fn with_line<T>(
     result
 }
 
-struct Line(Vec<u8>);
-
-impl fmt::Write for Line {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
-}
-
 thread_local! {
     /// Taken out while in use: a value may log something itself while it is formatted.
-    static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static LINE: Cell<String> = const { Cell::new(String::new()) };
 }
 
 /// A thread that once wrote a longer line gives the memory back.
