@@ -10,6 +10,7 @@ mod child;
 mod compression;
 mod cost;
 mod faults;
+mod link;
 mod non_blocking;
 mod pattern;
 mod processes;
