@@ -47,6 +47,18 @@ fn telling_helper(fleet: &Fleet) -> u32 {
     fleet.wait_for_file("helper").trim().parse().unwrap()
 }
 
+/// A fleet that runs such a program, the process, and its helper. None without a C compiler.
+fn running(program: &str, helper: impl Fn(&Fleet) -> u32) -> Option<(Fleet, u32, u32)> {
+    let mut fleet = Fleet::empty();
+    fleet.program("web", program);
+    if !start(&mut fleet) {
+        return None;
+    }
+    let pid = fleet.wait_for("web", &["RUNNING"])[0];
+    let helper = helper(&fleet);
+    Some((fleet, pid, helper))
+}
+
 fn end(pid: u32) {
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
 }
@@ -108,13 +120,9 @@ fn processes_are_adopted_and_their_end_is_seen_where_a_pidfd_tells_nothing() {
 
 #[test]
 fn what_a_process_has_left_is_killed_where_a_pidfd_does_not_reach_it() {
-    let mut fleet = Fleet::empty();
-    fleet.program("web", &with_deaf_helper("300ms"));
-    if !start(&mut fleet) {
+    let Some((fleet, pid, helper)) = running(&with_deaf_helper("300ms"), deaf_helper) else {
         return;
-    }
-    let pid = fleet.wait_for("web", &["RUNNING"])[0];
-    let helper = deaf_helper(&fleet);
+    };
     end(pid);
     fleet.wait_for_log(&format!("sending KILL to what process {pid} has left"));
     wait_for_end(helper);
@@ -123,13 +131,9 @@ fn what_a_process_has_left_is_killed_where_a_pidfd_does_not_reach_it() {
 
 #[test]
 fn what_a_process_has_left_holds_up_the_end_where_a_pidfd_does_not_reach_it() {
-    let mut fleet = Fleet::empty();
-    fleet.program("web", &with_deaf_helper("300ms"));
-    if !start(&mut fleet) {
+    let Some((fleet, pid, helper)) = running(&with_deaf_helper("300ms"), deaf_helper) else {
         return;
-    }
-    let pid = fleet.wait_for("web", &["RUNNING"])[0];
-    let helper = deaf_helper(&fleet);
+    };
     let log = fleet.stop();
     assert!(process::is_gone(helper), "{log}");
     assert_eq!(process::group(pid), [0; 0], "{log}");
@@ -137,13 +141,9 @@ fn what_a_process_has_left_holds_up_the_end_where_a_pidfd_does_not_reach_it() {
 
 #[test]
 fn what_a_process_has_left_is_known_after_an_upgrade_where_a_pidfd_does_not_reach_it() {
-    let mut fleet = Fleet::empty();
-    fleet.program("web", &with_deaf_helper("3s"));
-    if !start(&mut fleet) {
+    let Some((fleet, pid, helper)) = running(&with_deaf_helper("3s"), deaf_helper) else {
         return;
-    }
-    let pid = fleet.wait_for("web", &["RUNNING"])[0];
-    let helper = deaf_helper(&fleet);
+    };
     end(pid);
     fleet.wait_for_log("RUNNING -> EXITED");
     fleet.command("upgrade").unwrap();
@@ -154,13 +154,9 @@ fn what_a_process_has_left_is_known_after_an_upgrade_where_a_pidfd_does_not_reac
 
 #[test]
 fn what_an_adopted_process_has_left_is_killed_where_a_pidfd_does_not_reach_it() {
-    let mut fleet = Fleet::empty();
-    fleet.program("web", &with_deaf_helper("300ms"));
-    if !start(&mut fleet) {
+    let Some((mut fleet, pid, helper)) = running(&with_deaf_helper("300ms"), deaf_helper) else {
         return;
-    }
-    let pid = fleet.wait_for("web", &["RUNNING"])[0];
-    let helper = deaf_helper(&fleet);
+    };
     fleet.kill();
     start(&mut fleet);
     fleet.wait_for_log("adopted 1 processes");
@@ -171,13 +167,9 @@ fn what_an_adopted_process_has_left_is_killed_where_a_pidfd_does_not_reach_it() 
 
 #[test]
 fn what_a_process_has_left_is_told_once_where_a_pidfd_does_not_reach_it() {
-    let mut fleet = Fleet::empty();
-    fleet.program("web", &with_telling_helper());
-    if !start(&mut fleet) {
+    let Some((fleet, pid, helper)) = running(&with_telling_helper(), telling_helper) else {
         return;
-    }
-    let pid = fleet.wait_for("web", &["RUNNING"])[0];
-    let helper = telling_helper(&fleet);
+    };
     end(pid);
     fleet.wait_for_log("RUNNING -> EXITED");
     fleet.wait_for_file("told");
@@ -188,13 +180,9 @@ fn what_a_process_has_left_is_told_once_where_a_pidfd_does_not_reach_it() {
 
 #[test]
 fn what_an_adopted_process_has_left_is_told_where_a_pidfd_does_not_reach_it() {
-    let mut fleet = Fleet::empty();
-    fleet.program("web", &with_telling_helper());
-    if !start(&mut fleet) {
+    let Some((mut fleet, pid, helper)) = running(&with_telling_helper(), telling_helper) else {
         return;
-    }
-    let pid = fleet.wait_for("web", &["RUNNING"])[0];
-    let helper = telling_helper(&fleet);
+    };
     fleet.kill();
     start(&mut fleet);
     fleet.wait_for_log("adopted 1 processes");
@@ -210,13 +198,9 @@ fn what_an_adopted_process_has_left_is_told_where_a_pidfd_does_not_reach_it() {
 
 #[test]
 fn process_of_which_nothing_else_is_known_is_killed_where_a_pidfd_does_not_reach_its_group() {
-    let mut fleet = Fleet::empty();
-    fleet.program("web", &with_deaf_helper("600s"));
-    if !start(&mut fleet) {
+    let Some((mut fleet, pid, helper)) = running(&with_deaf_helper("600s"), deaf_helper) else {
         return;
-    }
-    let pid = fleet.wait_for("web", &["RUNNING"])[0];
-    let helper = deaf_helper(&fleet);
+    };
     fleet.kill();
     fleet.remove_program("web");
     std::fs::remove_file(fleet.path().join("run/web.json")).unwrap();

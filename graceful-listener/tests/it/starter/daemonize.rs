@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::process::{Output, Stdio};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getsid};
@@ -169,21 +170,22 @@ fn launcher_gives_up_with_the_first_generation_that_is_late() {
     assert_eq!(log.matches("starting new worker").count(), 1, "{log}");
 }
 
-#[test]
-fn launcher_tells_that_the_daemon_was_killed_while_it_was_starting() {
+/// What the launcher tells of a daemon that is signalled while it is starting `sleep`.
+fn launched(secs: &str, signal: Signal) -> Output {
     let start = Start::new(Program::Ours)
         .files()
         .options(["--wait-ready", "--daemonize", "--log-file=output"])
-        .program(&["sleep", "636"]);
-    let launcher = start
-        .command()
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+        .program(&["sleep", secs]);
+    let launcher = start.command().stderr(Stdio::piped()).spawn().unwrap();
     let daemon = start.daemon();
     daemon.wait_for_log("starting new worker");
-    daemon.signal(Signal::SIGKILL);
-    let output = launcher.wait_with_output().unwrap();
+    daemon.signal(signal);
+    launcher.wait_with_output().unwrap()
+}
+
+#[test]
+fn launcher_tells_that_the_daemon_was_killed_while_it_was_starting() {
+    let output = launched("636", Signal::SIGKILL);
     assert_eq!(output.status.code(), Some(1));
     let told = stderr(&output);
     assert!(
@@ -194,19 +196,7 @@ fn launcher_tells_that_the_daemon_was_killed_while_it_was_starting() {
 
 #[test]
 fn launcher_does_not_take_an_early_stop_for_a_start() {
-    let start = Start::new(Program::Ours)
-        .files()
-        .options(["--wait-ready", "--daemonize", "--log-file=output"])
-        .program(&["sleep", "609"]);
-    let launcher = start
-        .command()
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let daemon = start.daemon();
-    daemon.wait_for_log("starting new worker");
-    daemon.signal(Signal::SIGTERM);
-    let output = launcher.wait_with_output().unwrap();
+    let output = launched("609", Signal::SIGTERM);
     assert_eq!(output.status.code(), Some(255));
     let told = stderr(&output);
     assert!(
@@ -231,7 +221,7 @@ fn daemon_keeps_the_mask_it_was_started_with() {
             .arg(own.get_program())
             .args(own.get_args())
             .current_dir(start.dir())
-            .stdin(std::process::Stdio::null());
+            .stdin(Stdio::null());
         for (name, value) in own.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
