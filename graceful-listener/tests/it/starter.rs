@@ -10,6 +10,7 @@ mod daemonize;
 mod descriptors;
 mod endings;
 mod environment;
+mod failures;
 mod generations;
 mod handover;
 mod log_commands;
