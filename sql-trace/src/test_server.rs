@@ -4,7 +4,6 @@ use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,10 +13,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use self::account::Account;
 use self::directory::Directory;
+use self::port::Port;
 
 mod account;
 mod directory;
 mod mysql;
+mod port;
 mod postgres;
 mod process;
 mod template;
@@ -140,7 +141,7 @@ struct Server {
     // Above the directory, which can go when the process is gone.
     process: Running,
     directory: Directory,
-    port: Option<u16>,
+    port: Option<Port>,
     launch: Launch,
 }
 
@@ -175,30 +176,24 @@ struct Kind {
 
 impl Server {
     fn start(directory: Directory, launch: Launch) -> Result<Self, TestServerError> {
-        // A port that was free can be taken by the time the server asks for
-        // it, as neither server can be handed a socket.
-        let attempts = if launch.options.tcp { 5 } else { 1 };
-        let mut failure = TestServerError::new(format!("cannot start {}", launch.kind.name));
-        for _ in 0..attempts {
-            let port = match launch.options.tcp {
-                true => Some(free_port().map_err(|e| {
-                    TestServerError::because("cannot find a free port of 127.0.0.1", e)
+        let port =
+            match launch.options.tcp {
+                true => Some(Port::reserve().map_err(|e| {
+                    TestServerError::because("cannot reserve a port of 127.0.0.1", e)
                 })?),
                 false => None,
             };
-            match launch.run(&directory, port) {
-                Ok(process) => {
-                    return Ok(Self {
-                        process,
-                        directory,
-                        port,
-                        launch,
-                    });
-                }
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
+        let process = launch.run(&directory, port.as_ref())?;
+        Ok(Self {
+            process,
+            directory,
+            port,
+            launch,
+        })
+    }
+
+    fn port(&self) -> Option<u16> {
+        self.port.as_ref().map(Port::number)
     }
 
     fn stop(&mut self) {
@@ -207,15 +202,15 @@ impl Server {
 
     fn restart(&mut self) -> Result<(), TestServerError> {
         self.stop();
-        self.process = self.launch.run(&self.directory, self.port)?;
+        self.process = self.launch.run(&self.directory, self.port.as_ref())?;
         Ok(())
     }
 }
 
 impl Launch {
-    fn run(&self, directory: &Directory, port: Option<u16>) -> Result<Running, TestServerError> {
+    fn run(&self, directory: &Directory, port: Option<&Port>) -> Result<Running, TestServerError> {
         let kind = &self.kind;
-        let (mut command, socket) = (self.command)(port);
+        let (mut command, socket) = (self.command)(port.map(Port::number));
         command.args(&self.options.args);
         let log = directory.log().map_err(|e| {
             TestServerError::because(
@@ -316,10 +311,6 @@ fn answers(kind: &Kind, socket: &Path) -> bool {
     patient.is_ok() && (kind.answers)(&mut stream).unwrap_or(false)
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
 /// Finds a program in the directories of `path`, and then in `places`.
 fn find_program(path: &OsStr, places: &[PathBuf], names: &[&str]) -> Option<PathBuf> {
     std::env::split_paths(path)
@@ -381,5 +372,46 @@ fn account(names: &[&str]) -> Result<Option<Account>, TestServerError> {
         })
     } else {
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn program_that_fails_is_shown_with_all_it_wrote() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            run(command)
+        };
+        shell("echo fine").unwrap();
+        let e = shell("echo one; echo two >&2; exit 3").unwrap_err();
+        let shown = e.to_string();
+        assert!(shown.starts_with("sh ended with exit status: 3"), "{shown}");
+        assert_eq!(e.log(), Some("one\ntwo\n"));
+        assert!(shown.contains("one\ntwo\n"), "{shown}");
+        assert!(e.source().is_none());
+        let e = run(Command::new("/nonexistent/initdb")).unwrap_err();
+        assert_eq!(e.to_string(), "cannot run /nonexistent/initdb");
+        assert!(e.source().unwrap().to_string().contains("os error 2"));
+    }
+
+    #[test]
+    fn program_is_a_file_of_that_name_on_the_path_before_other_places() {
+        let base = std::env::temp_dir().join(format!("sql-trace-path-{}", std::process::id()));
+        let [not, path, place] = ["not", "path", "place"].map(|name| base.join(name));
+        std::fs::create_dir_all(not.join("mysqld")).unwrap();
+        for directory in [&path, &place] {
+            std::fs::create_dir_all(directory).unwrap();
+            std::fs::write(directory.join("mysqld"), "").unwrap();
+        }
+        let all = std::env::join_paths([&not, &path]).unwrap();
+        let find = |path: &OsStr| find_program(path, &[place.clone()], &["mariadbd", "mysqld"]);
+        let (first, last) = (find(&all), find(not.as_os_str()));
+        std::fs::remove_dir_all(&base).unwrap();
+        assert_eq!(first, Some(path.join("mysqld")));
+        assert_eq!(last, Some(place.join("mysqld")));
     }
 }

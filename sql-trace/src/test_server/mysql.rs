@@ -128,7 +128,7 @@ impl TestMysql {
     /// The URL of the database `test` over TCP, if that was asked for.
     #[must_use]
     pub fn tcp_url(&self) -> Option<String> {
-        let port = self.server.port?;
+        let port = self.server.port()?;
         Some(format!("mysql://root@127.0.0.1:{port}/test"))
     }
 

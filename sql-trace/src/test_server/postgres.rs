@@ -117,7 +117,7 @@ impl TestPostgres {
     pub fn url_of(&self, database: &str) -> String {
         format!(
             "postgres://postgres@localhost:{}/{database}?host={}",
-            self.server.port.unwrap_or(PORT),
+            self.server.port().unwrap_or(PORT),
             self.server.directory.path().display()
         )
     }
@@ -125,7 +125,7 @@ impl TestPostgres {
     /// The URL of the database `postgres` over TCP, if that was asked for.
     #[must_use]
     pub fn tcp_url(&self) -> Option<String> {
-        let port = self.server.port?;
+        let port = self.server.port()?;
         Some(format!("postgres://postgres@127.0.0.1:{port}/postgres"))
     }
 
@@ -283,5 +283,19 @@ mod tests {
         let found = find(OsStr::new(""), &debian).unwrap();
         std::fs::remove_dir_all(&debian).unwrap();
         assert!(found.ends_with("15/bin/postgres"), "{}", found.display());
+    }
+
+    #[test]
+    fn link_on_the_path_is_followed_to_where_initdb_is() {
+        let base = std::env::temp_dir().join(format!("sql-trace-link-{}", std::process::id()));
+        let [bin, path] = ["bin", "path"].map(|name| base.join(name));
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(bin.join("postgres"), "").unwrap();
+        std::os::unix::fs::symlink(bin.join("postgres"), path.join("postgres")).unwrap();
+        let found = find(path.as_os_str(), Path::new("/nonexistent"));
+        let real = bin.join("postgres").canonicalize().unwrap();
+        std::fs::remove_dir_all(&base).unwrap();
+        assert_eq!(found.unwrap(), real);
     }
 }

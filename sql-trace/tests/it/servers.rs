@@ -47,25 +47,26 @@ async fn servers_listen_on_tcp_only_when_asked() {
     }
     let plain = TestPostgres::start().unwrap();
     assert_eq!(plain.tcp_url(), None);
-    assert_eq!(listening_sockets(plain.pid()), 0);
+    assert_eq!(listening_sockets(plain.pid()), [""; 0]);
     let postgres = TestPostgres::start_with(TestServerOptions::new().tcp()).unwrap();
-    PgConnection::connect(&postgres.tcp_url().unwrap())
-        .await
-        .unwrap();
+    let url = postgres.tcp_url().unwrap();
+    PgConnection::connect(&url).await.unwrap();
+    assert_eq!(listening_sockets(postgres.pid()), loopback(&url));
     PgConnection::connect(&postgres.url()).await.unwrap();
 
     let plain = TestMysql::start().unwrap();
     assert_eq!(plain.tcp_url(), None);
-    assert_eq!(listening_sockets(plain.pid()), 0);
+    assert_eq!(listening_sockets(plain.pid()), [""; 0]);
     let mysql = TestMysql::start_with(TestServerOptions::new().tcp()).unwrap();
-    MySqlConnection::connect(&mysql.tcp_url().unwrap())
-        .await
-        .unwrap();
+    let url = mysql.tcp_url().unwrap();
+    MySqlConnection::connect(&url).await.unwrap();
+    assert_eq!(listening_sockets(mysql.pid()), loopback(&url));
     MySqlConnection::connect(&mysql.url()).await.unwrap();
 }
 
-/// How many TCP sockets a process listens on.
-fn listening_sockets(pid: u32) -> usize {
+/// The addresses of the TCP sockets that a process listens on, as the kernel
+/// writes them.
+fn listening_sockets(pid: u32) -> Vec<String> {
     const LISTEN: &str = "0A";
     let sockets: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
         .unwrap()
@@ -79,19 +80,24 @@ fn listening_sockets(pid: u32) -> usize {
     ["tcp", "tcp6"]
         .iter()
         .filter_map(|table| std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).ok())
-        .map(|table| {
-            table
-                .lines()
-                .filter(|line| {
-                    let fields: Vec<&str> = line.split_whitespace().collect();
-                    fields.get(3) == Some(&LISTEN)
-                        && fields
-                            .get(9)
-                            .is_some_and(|inode| sockets.iter().any(|s| s == inode))
-                })
-                .count()
+        .flat_map(|table| {
+            let listening = table.lines().filter_map(|line| {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                let (address, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+                let is_its = *state == LISTEN && sockets.iter().any(|socket| socket == inode);
+                is_its.then(|| (*address).to_owned())
+            });
+            listening.collect::<Vec<_>>()
         })
-        .sum()
+        .collect()
+}
+
+/// What [`listening_sockets`] are to be for a port of 127.0.0.1.
+fn loopback(url: &str) -> [String; 1] {
+    let (_, address) = url.split_once("@127.0.0.1:").unwrap();
+    let port: u16 = address.split_once('/').unwrap().0.parse().unwrap();
+    let address = u32::from_ne_bytes([127, 0, 0, 1]);
+    [format!("{address:08X}:{port:04X}")]
 }
 
 #[test]
@@ -144,6 +150,8 @@ async fn restarted_server_has_its_url_and_all_that_was_committed() {
             .await
             .unwrap();
         assert_eq!(kept, 7);
+        let starts = server.log().matches("ready to accept connections").count();
+        assert_eq!(starts, 2, "the log goes on: {}", server.log());
 
         let mut server = TestMysql::start_with(options).unwrap();
         let url = server.tcp_url().unwrap_or_else(|| server.url());
@@ -240,6 +248,8 @@ fn server_dies_when_its_parent_is_killed() {
             }
             !is_left
         });
+        assert!(next.directory.starts_with(place[0].1));
+        Parent::start(kind, &place).end();
         assert!(next.directory.exists(), "one in use is not removed");
         next.end();
     }
@@ -257,9 +267,114 @@ fn directory_is_kept_on_request() {
     assert!(directory.join("log").exists());
     assert!(directory.join("data/PG_VERSION").exists());
     // Not to be taken for a directory that was left behind.
-    Parent::start("postgres", &[]).end();
+    let other = Parent::start("postgres", &[("TEST_SERVER_PRESERVE", "0")]);
+    let removed = other.directory.clone();
+    other.end();
+    assert!(!removed.exists(), "not requested");
     assert!(directory.exists());
     std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn directory_of_something_else_is_not_removed() {
+    if databases::postgres_is_missing("directory_of_something_else_is_not_removed") {
+        return;
+    }
+    let place = open_directory();
+    let [other, left, foreign] =
+        ["other", "sql-trace-test-left", "sql-trace-test-foreign"].map(|name| {
+            let directory = place.path().join(name);
+            std::fs::create_dir(&directory).unwrap();
+            std::fs::write(directory.join("owner.lock"), "").unwrap();
+            directory
+        });
+    // Only root can give a file away.
+    let nobody = Some(65_534);
+    let given = std::os::unix::fs::chown(foreign.join("owner.lock"), nobody, nobody);
+    Parent::start("postgres", &[("TMPDIR", place.path().to_str().unwrap())]).end();
+    assert!(!left.exists(), "nobody has it locked");
+    assert!(other.exists(), "it was not made for a server");
+    assert!(given.is_err() || foreign.exists(), "another user's");
+}
+
+#[test]
+fn server_runs_where_its_socket_has_a_short_path_and_interrupts_do_not_reach_it() {
+    let test = "server_runs_where_its_socket_has_a_short_path_and_interrupts_do_not_reach_it";
+    if databases::postgres_is_missing(test) || databases::mysql_is_missing(test) {
+        return;
+    }
+    let place = open_directory();
+    let long = place.path().join("x".repeat(100));
+    std::fs::create_dir(&long).unwrap();
+    for kind in ["postgres", "mysql"] {
+        let parent = Parent::start(kind, &[("TMPDIR", long.to_str().unwrap())]);
+        assert!(parent.directory.as_os_str().len() < 100);
+        // The group of processes that a terminal interrupts is the parent's.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", parent.pid)).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let group = fields.split(' ').nth(2).unwrap();
+        assert_eq!(group, parent.pid.to_string(), "{stat}");
+        parent.end();
+    }
+}
+
+#[test]
+fn nobody_else_may_enter_the_directory() {
+    use std::os::unix::fs::MetadataExt;
+    let test = "nobody_else_may_enter_the_directory";
+    if databases::postgres_is_missing(test) || databases::mysql_is_missing(test) {
+        return;
+    }
+    let (postgres, mysql) = (TestPostgres::start().unwrap(), TestMysql::start().unwrap());
+    for (pid, directory) in [
+        (postgres.pid(), postgres.directory()),
+        (mysql.pid(), mysql.directory()),
+    ] {
+        let meta = directory.metadata().unwrap();
+        assert_eq!(meta.mode() & 0o777, 0o700, "{}", directory.display());
+        // Neither is the server another user than its directory's, nor root.
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let ids = |name: &str| -> Vec<u32> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let ids = line.unwrap().split_whitespace();
+            ids.map(|id| id.parse().unwrap()).collect()
+        };
+        assert_eq!(ids("Uid:"), [meta.uid(); 4]);
+        assert_eq!(ids("Gid:"), [meta.gid(); 4]);
+        assert!(!ids("Uid:").contains(&0) && !ids("Gid:").contains(&0));
+        assert!(!ids("Groups:").contains(&0), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn text_of_any_script_can_be_stored() {
+    let test = "text_of_any_script_can_be_stored";
+    if databases::postgres_is_missing(test) || databases::mysql_is_missing(test) {
+        return;
+    }
+    const TEXT: &str = "é日本😀";
+    let create = "CREATE TABLE texts (t VARCHAR(4))";
+    let read = "SELECT t, CAST(char_length(t) AS CHAR(1)) FROM texts";
+    let stored = (TEXT.to_owned(), "4".to_owned());
+    let (postgres, mysql) = (TestPostgres::start().unwrap(), TestMysql::start().unwrap());
+    let mut connection = PgConnection::connect(&postgres.url()).await.unwrap();
+    connection.execute(create).await.unwrap();
+    let insert = sqlx::query("INSERT INTO texts VALUES ($1)").bind(TEXT);
+    insert.execute(&mut connection).await.unwrap();
+    let row: (String, String) = sqlx::query_as(read)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(row, stored);
+    let mut connection = MySqlConnection::connect(&mysql.url()).await.unwrap();
+    connection.execute(create).await.unwrap();
+    let insert = sqlx::query("INSERT INTO texts VALUES (?)").bind(TEXT);
+    insert.execute(&mut connection).await.unwrap();
+    let row: (String, String) = sqlx::query_as(read)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(row, stored);
 }
 
 #[test]
@@ -284,6 +399,15 @@ fn data_directory_is_copied_from_a_template() {
         assert!(copied.directory.join("data/marked").exists());
         copied.end();
     }
+    std::fs::remove_dir_all(&templates).unwrap();
+    // Where no place is named, it is the user's cache.
+    let cache = [
+        ("TEST_SERVER_TEMPLATES", ""),
+        ("XDG_CACHE_HOME", templates.to_str().unwrap()),
+    ];
+    Parent::start("postgres", &cache).end();
+    let mut kept = std::fs::read_dir(templates.join("sql-trace")).unwrap();
+    assert!(kept.any(|entry| entry.unwrap().path().join("PG_VERSION").exists()));
     std::fs::remove_dir_all(templates).unwrap();
 }
 
