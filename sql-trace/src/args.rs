@@ -399,3 +399,37 @@ pub trait ArgSource: Send + Sync {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Undecodable;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Arguments of which the first alone can be read.
+    struct Strange;
+
+    impl ArgSource for Strange {
+        fn count(&self) -> usize {
+            3
+        }
+
+        fn decode(&self, _: usize, each: &mut dyn FnMut(ArgValue<'_>)) -> Result<(), Undecodable> {
+            each(ArgValue::Int(7));
+            Err(Undecodable)
+        }
+    }
+
+    #[test]
+    fn arguments_that_cannot_be_read_are_counted() {
+        let shown = |mode| {
+            let source = Source::Captured(&Strange);
+            let args = Args { source, mode };
+            (args.to_string(), args.values())
+        };
+        let values = shown(ArgsMode::Values { max: 64 });
+        assert_eq!(values, ("[7, <2 undecodable>]".to_owned(), None));
+        let kinds = shown(ArgsMode::Kinds);
+        assert_eq!(kinds, ("[int, <2 undecodable>]".to_owned(), None));
+        let hidden = shown(ArgsMode::Hidden);
+        assert_eq!(hidden, ("<3 hidden>".to_owned(), None));
+    }
+}

@@ -158,11 +158,13 @@ async fn traced_pool_takes_any_database() {
     let raw = pool("sqlite::memory:").await;
     let tracer = writer(log.clone()).args(ArgsMode::Values { max: 64 });
     let pool = TracedPool::<sqlx::Any>::new(raw, tracer);
-    sqlx::query("SELECT ?, ?, ?, ?, ?, ?, ?")
+    sqlx::query("SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?")
         .bind(true)
+        .bind(None::<i32>)
         .bind(i16::MIN)
+        .bind(i32::MIN)
         .bind(i64::MAX)
-        .bind(1.5f32)
+        .bind(1.1f32)
         .bind(0.1f64)
         .bind("it's")
         .bind(vec![0u8, 255])
@@ -171,8 +173,8 @@ async fn traced_pool_takes_any_database() {
         .unwrap();
     pool.begin().await.unwrap().commit().await.unwrap();
     assert!(log.has(concat!(
-        "Exec: SELECT ?, ?, ?, ?, ?, ?, ?; ",
-        "args = [true, -32768, 9223372036854775807, 1.5, 0.1, \"it's\", 0x00ff] (T)"
+        "Exec: SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?; args = [true, NULL, -32768, -2147483648, ",
+        "9223372036854775807, 1.1, 0.1, \"it's\", 0x00ff] (T)"
     )));
     assert!(log.has("Commit (T)"));
 }

@@ -1,5 +1,8 @@
 //! Bound arguments are shown as what was bound.
 
+mod edges;
+mod postgres_types;
+
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
@@ -626,8 +629,15 @@ async fn large_values_keep_their_neighbours_on_sqlite() {
     }
 }
 
-#[tokio::test]
-async fn long_values_are_cut_with_their_size() {
+/// What is shown of the arguments that `bind` binds, each to `max` bytes.
+async fn shown_of<DB: TraceDatabase>(
+    url: &str,
+    max: usize,
+    bind: impl for<'q> FnOnce(Query<'q, DB>) -> Query<'q, DB>,
+) -> String
+where
+    DB::Arguments: IntoArguments<DB>,
+{
     let shown = Arc::new(Mutex::new(String::new()));
     let keep = Arc::clone(&shown);
     let tracer = move |event: &Event<'_>| {
@@ -635,19 +645,23 @@ async fn long_values_are_cut_with_their_size() {
             *keep.lock().unwrap() = args.to_string();
         }
     };
-    let pool = TracedPoolOptions::<Sqlite>::new()
-        .tracer(tracer.args(ArgsMode::Values { max: 5 }))
-        .connect_lazy("sqlite:///nonexistent/database")
+    let pool = TracedPoolOptions::<DB>::new()
+        .tracer(tracer.args(ArgsMode::Values { max }))
+        .connect_lazy(url)
         .unwrap();
+    let _ = bind(sqlx::query("SELECT 1")).execute(&pool).await;
+    std::mem::take(&mut *shown.lock().unwrap())
+}
+
+#[tokio::test]
+async fn long_values_are_cut_with_their_size() {
     for len in [10, 100_000] {
-        let _ = sqlx::query("SELECT ?, ?, ?")
-            .bind("é".repeat(len))
-            .bind(vec![255u8; len])
-            .bind("short")
-            .execute(&pool)
-            .await;
+        let shown = shown_of::<Sqlite>("sqlite:///nonexistent/database", 5, |query| {
+            let query = query.bind("é".repeat(len));
+            query.bind(vec![255u8; len]).bind("short")
+        });
         assert_eq!(
-            *shown.lock().unwrap(),
+            shown.await,
             format!(
                 "[\"éé\"…({} bytes), 0xffffffffff…({len} bytes), \"short\"]",
                 2 * len

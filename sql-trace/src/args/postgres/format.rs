@@ -168,9 +168,9 @@ impl Format {
         let rest = &mut bytes;
         match self {
             Self::Json => {
-                // The driver leaves a blank where jsonb wants its version,
+                // The driver begins every JSON value with the version of jsonb,
                 // until the server has said which of the two it is.
-                if let [1 | b' ', ..] = rest {
+                if let [1, ..] = rest {
                     let _: [u8; 1] = next(rest)?;
                 }
                 out.write_str(str::from_utf8(slice_all(rest))?)?;
