@@ -76,3 +76,25 @@ impl Tracer for ToLog {
         log::log!(target: TARGET, self.level_of(event), "{event}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Outcome, Target};
+
+    #[test]
+    fn success_is_slow_from_a_second_of_waiting_on() {
+        let target = Target::default();
+        let level = |acquire: u64, elapsed: u64| {
+            to_log().level_of(&Event {
+                acquire: Some(Duration::from_millis(acquire)),
+                elapsed: Some(Duration::from_millis(elapsed)),
+                consumer: Duration::from_secs(60),
+                ..Event::plain(Op::Exec, &target, Outcome::Ok)
+            })
+        };
+        assert_eq!(level(499, 500), Level::Debug);
+        assert_eq!(level(0, 1_000), Level::Warn);
+        assert_eq!(level(500, 500), Level::Warn);
+    }
+}

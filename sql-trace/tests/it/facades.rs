@@ -25,6 +25,9 @@ thread_local! {
     static LEVEL: Cell<log::Level> = const { Cell::new(log::Level::Trace) };
 }
 
+/// A machine that stands still for a while makes nothing slow.
+const NEVER: Duration = Duration::MAX;
+
 fn give(text: String) {
     GIVEN.with_borrow_mut(|given| given.push(text));
 }
@@ -175,7 +178,7 @@ fn record_to_us() {
 #[tokio::test]
 async fn log_record_has_the_level_of_its_outcome() {
     log_to_us();
-    let pool = pool(to_log()).await;
+    let pool = pool(to_log().slow(NEVER)).await;
     (&pool).execute("SELECT 1").await.unwrap();
     (&pool).execute("SELECT nope").await.unwrap_err();
     drop(sqlx::query("SELECT 1").fetch(&pool).next().await);
@@ -191,7 +194,7 @@ async fn log_record_has_the_level_of_its_outcome() {
             "INFO Untraced; the pool of sqlx was taken by TracedPool::inner (T)",
         ]
     );
-    let pool = self::pool(to_log().level(log::Level::Trace)).await;
+    let pool = self::pool(to_log().slow(NEVER).level(log::Level::Trace)).await;
     (&pool).execute("SELECT 1").await.unwrap();
     let pool = self::pool(to_log().slow(Duration::ZERO)).await;
     (&pool).execute("SELECT 1").await.unwrap();
@@ -210,7 +213,7 @@ async fn log_record_has_the_level_of_its_outcome() {
 #[tokio::test]
 async fn failures_are_logged_where_successes_are_not_wanted() {
     log_to_us();
-    let pool = pool(to_log()).await;
+    let pool = pool(to_log().slow(NEVER)).await;
     take();
     LEVEL.set(log::Level::Warn);
     (&pool).execute("SELECT 1").await.unwrap();
@@ -220,7 +223,7 @@ async fn failures_are_logged_where_successes_are_not_wanted() {
     assert!(failed[0].starts_with("WARN Exec: SELECT nope; "));
     // And successes where nothing else is.
     LEVEL.set(log::Level::Error);
-    let pool = self::pool(to_log().level(log::Level::Error)).await;
+    let pool = self::pool(to_log().slow(NEVER).level(log::Level::Error)).await;
     take();
     (&pool).execute("SELECT 1").await.unwrap();
     let told = take();
@@ -271,7 +274,7 @@ async fn times_are_given_in_seconds() {
 #[tokio::test]
 async fn tracing_event_has_the_attributes_of_opentelemetry() {
     trace_to_us();
-    let pool = pool(to_tracing()).await;
+    let pool = pool(to_tracing().slow(NEVER)).await;
     take();
     sqlx::query("SELECT a.x FROM (SELECT ? AS x) a")
         .bind("hunter2")
@@ -307,7 +310,7 @@ async fn tracing_event_has_the_attributes_of_opentelemetry() {
         .map(ToOwned::to_owned)
     );
     // Below what the subscriber wants; but it may fail, and then it is told.
-    let pool = self::pool(to_tracing().level(tracing::Level::TRACE)).await;
+    let pool = self::pool(to_tracing().slow(NEVER).level(tracing::Level::TRACE)).await;
     (&pool).execute("SELECT 1").await.unwrap();
     assert_eq!(take().len(), 0);
     let pool = self::pool(to_tracing().slow(Duration::ZERO)).await;
@@ -319,7 +322,11 @@ async fn tracing_event_has_the_attributes_of_opentelemetry() {
 async fn span_lasts_from_the_beginning_of_a_statement_to_its_end() {
     trace_to_us();
     let pool = SqlitePoolOptions::new()
-        .tracer(to_tracing().filter(|event| event.op == Op::Query))
+        .tracer(
+            to_tracing()
+                .slow(NEVER)
+                .filter(|event| event.op == Op::Query),
+        )
         .spans(tracing::Level::INFO)
         .max_connections(1)
         .connect("sqlite::memory:")
