@@ -74,21 +74,20 @@ impl TestMysql {
             .map_err(|e| TestServerError::because("cannot make a directory for MariaDB", e))?;
         let data = directory.data();
         let version = version(&program)?;
+        let run = directory.path().to_owned();
         template::fill(&version, &data, account, || {
-            initialise(&program, &version, &data, account)
+            initialise(&program, &version, &run, &data, account)
         })?;
         // Run at each start, before the first connection is taken.
-        let init = directory.path().join("init.sql");
+        let init = run.join("init.sql");
         std::fs::write(&init, "CREATE DATABASE IF NOT EXISTS test;\n")
             .map_err(|e| TestServerError::because(format!("cannot write {}", init.display()), e))?;
-        let run = directory.path().to_owned();
         let command = move |port: Option<u16>| {
             let socket = run.join(SOCKET);
-            let mut command = server_command(&program, &data, account);
+            let mut command = server_command(&program, &run, &data, account);
             command
                 .arg(option("socket", &socket))
                 .arg(option("pid-file", &run.join("pid")))
-                .arg(option("tmpdir", &run))
                 .arg(option("init-file", &init));
             match port {
                 Some(port) => {
@@ -207,11 +206,12 @@ fn find(path: &OsStr, places: &[PathBuf]) -> Result<PathBuf, TestServerError> {
 fn initialise(
     program: &Path,
     version: &str,
+    run_in: &Path,
     data: &Path,
     account: Option<Account>,
 ) -> Result<(), TestServerError> {
     if !version.contains("MariaDB") {
-        let mut command = server_command(program, data, account);
+        let mut command = server_command(program, run_in, data, account);
         command.arg("--initialize-insecure");
         return run(command);
     }
@@ -227,6 +227,7 @@ fn initialise(
     command
         .arg("--no-defaults")
         .arg(option("datadir", data))
+        .arg(option("tmpdir", run_in))
         .args([
             // A root without password, on an empty server that only its owner
             // can reach.
@@ -249,12 +250,14 @@ fn initialise(
 
 const LOG_FILE_SIZE: &str = "--loose-innodb-log-file-size=4M";
 
-fn server_command(program: &Path, data: &Path, account: Option<Account>) -> Command {
+fn server_command(program: &Path, run_in: &Path, data: &Path, account: Option<Account>) -> Command {
     let mut command = Command::new(program);
     command
         // Must be the first.
         .arg("--no-defaults")
         .arg(option("datadir", data))
+        // The one that `TMPDIR` names may be root's alone.
+        .arg(option("tmpdir", run_in))
         .args([
             "--character-set-server=utf8mb4",
             "--skip-log-bin",

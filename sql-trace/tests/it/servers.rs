@@ -386,8 +386,11 @@ fn data_directory_is_copied_from_a_template() {
     }
     let templates = std::env::temp_dir().join(format!("templates-{}", std::process::id()));
     let place = ("TEST_SERVER_TEMPLATES", templates.to_str().unwrap());
+    // Run by root, the server may not write there.
+    let ours = open_directory();
+    let ours = ("TMPDIR", ours.path().to_str().unwrap());
     for (kind, mark) in [("postgres", "PG_VERSION"), ("mysql", "ibdata1")] {
-        Parent::start(kind, &[place]).end();
+        Parent::start(kind, &[place, ours]).end();
         let template = std::fs::read_dir(&templates)
             .unwrap()
             .flatten()
