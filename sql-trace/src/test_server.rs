@@ -408,7 +408,9 @@ mod tests {
             std::fs::write(directory.join("mysqld"), "").unwrap();
         }
         let all = std::env::join_paths([&not, &path]).unwrap();
-        let find = |path: &OsStr| find_program(path, &[place.clone()], &["mariadbd", "mysqld"]);
+        let find = |path: &OsStr| {
+            find_program(path, std::slice::from_ref(&place), &["mariadbd", "mysqld"])
+        };
         let (first, last) = (find(&all), find(not.as_os_str()));
         std::fs::remove_dir_all(&base).unwrap();
         assert_eq!(first, Some(path.join("mysqld")));
