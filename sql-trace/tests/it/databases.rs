@@ -3,21 +3,26 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex, Weak};
 
-use sql_trace::{TestMysql, TestPostgres, TestServerError};
+use sql_trace::{TestMysql, TestPostgres, TestServerError, TestServerOptions};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection};
 use tempfile::TempDir;
 
 /// The PostgreSQL server that the tests running now share. The last of them
-/// ends it, so that nothing is left behind.
+/// ends it, so that nothing is left behind. On a machine with many processors
+/// they are many, with several connections each.
 pub(crate) fn postgres() -> Result<Arc<TestPostgres>, TestServerError> {
     static SERVER: Mutex<Weak<TestPostgres>> = Mutex::new(Weak::new());
-    shared(&SERVER, TestPostgres::start)
+    let options = TestServerOptions::new()
+        .arg("-c")
+        .arg("max_connections=500");
+    shared(&SERVER, || TestPostgres::start_with(options))
 }
 
 /// The MariaDB server that the tests running now share.
 pub(crate) fn mysql() -> Result<Arc<TestMysql>, TestServerError> {
     static SERVER: Mutex<Weak<TestMysql>> = Mutex::new(Weak::new());
-    shared(&SERVER, TestMysql::start)
+    let options = TestServerOptions::new().arg("--max-connections=500");
+    shared(&SERVER, || TestMysql::start_with(options))
 }
 
 fn shared<S>(
