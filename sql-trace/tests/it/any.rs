@@ -10,7 +10,7 @@ use sqlx::{AnyPool, Executor};
 use crate::databases::Database;
 use crate::tracers::{Log, default_lines};
 
-fn install() {
+pub(crate) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         sql_trace::any::install_drivers().unwrap();

@@ -10,12 +10,13 @@ use futures_util::StreamExt;
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, SharedString, Unit};
 use sql_trace::sqlite::SqlitePoolOptions;
 use sql_trace::{Event, Op, Tracer, to_log, to_metrics, to_tracing, trace_scope};
-use sqlx::Executor;
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{ConnectOptions, Executor};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 
 use crate::recorder::without_times;
-use crate::tracers::pool;
+use crate::tracers::{default_lines, pool};
 
 thread_local! {
     static GIVEN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
@@ -60,6 +61,9 @@ fn log_to_us() {
     });
 }
 
+/// What sqlx itself logged of statements; for SQLite in threads of its own.
+static OF_SQLX: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 /// Notes each event and span with its fields, but for the times.
 struct Subscriber;
 
@@ -85,7 +89,8 @@ impl Visit for Fields {
 
 impl tracing::Subscriber for Subscriber {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target() == "sql_trace" && *metadata.level() <= tracing::Level::DEBUG
+        let is_told = matches!(metadata.target(), "sql_trace" | "sqlx::query");
+        is_told && *metadata.level() <= tracing::Level::DEBUG
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
@@ -106,7 +111,11 @@ impl tracing::Subscriber for Subscriber {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut fields = Fields(String::new());
         event.record(&mut fields);
-        give(format!("{}{}", event.metadata().level(), fields.0));
+        let told = format!("{}{}", event.metadata().level(), fields.0);
+        match event.metadata().target() {
+            "sql_trace" => give(told),
+            _ => OF_SQLX.lock().unwrap().push(told),
+        }
     }
 
     fn enter(&self, _: &Id) {
@@ -407,4 +416,44 @@ async fn metric_is_the_duration_of_operations() {
             format!("{name} db.operation.name=Begin"),
         ]
     );
+}
+
+#[tokio::test]
+async fn statements_through_any_are_logged_by_sqlx_as_its_options_say() {
+    trace_to_us();
+    // The default tracer is set before it is told of anything.
+    default_lines();
+    crate::any::install();
+    let level = log::LevelFilter::Error;
+    for (text, slow, told) in [
+        ("SELECT 'usual'", NEVER, "ERROR summary="),
+        ("SELECT 'slow'", Duration::ZERO, "ERROR slow statement: "),
+    ] {
+        let options: AnyConnectOptions = "sqlite-trace::memory:".parse().unwrap();
+        let options = options
+            .log_statements(level)
+            .log_slow_statements(level, slow);
+        let pool = AnyPoolOptions::new().max_connections(1);
+        let pool = pool.connect_with(options).await.unwrap();
+        pool.execute(text).await.unwrap();
+        pool.close().await;
+        let logged = OF_SQLX.lock().unwrap();
+        let line = logged.iter().find(|line| line.contains(text));
+        assert!(line.is_some_and(|line| line.starts_with(told)), "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_about_large_values_is_not_logged_by_sqlx() {
+    trace_to_us();
+    let pool = pool(|event: &Event<'_>| drop(event.to_string())).await;
+    // The first is over when the second is asked about.
+    for _ in 0..2 {
+        let large = sqlx::query("SELECT length(?)").bind(vec![7u8; 100_000]);
+        large.execute(&pool).await.unwrap();
+    }
+    pool.close().await;
+    let logged = OF_SQLX.lock().unwrap();
+    let has = |what: &str| logged.iter().any(|line| line.contains(what));
+    assert!(has("SELECT length(?)") && !has("typeof"), "{logged:?}");
 }

@@ -53,6 +53,38 @@ async fn times_beyond_a_day_are_shown_as_mysql_reads_them() {
     }
 }
 
+/// The day zero, which no type of sqlx is.
+struct Zero;
+
+impl sqlx::Type<MySql> for Zero {
+    fn type_info() -> sqlx::mysql::MySqlTypeInfo {
+        <chrono::NaiveDate as sqlx::Type<MySql>>::type_info()
+    }
+}
+
+impl sqlx::Encode<'_, MySql> for Zero {
+    fn encode_by_ref(
+        &self,
+        buffer: &mut Vec<u8>,
+    ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
+        buffer.push(0);
+        Ok(sqlx::encode::IsNull::No)
+    }
+}
+
+#[tokio::test]
+async fn dates_are_shown_and_cut_on_mysql() {
+    let shown = async |max| {
+        let shown = shown_of::<MySql>(NO_MYSQL, max, |query| {
+            let date = chrono::NaiveDate::from_ymd_opt(7, 1, 2).unwrap();
+            query.bind(date).bind(Zero).bind(7)
+        });
+        shown.await
+    };
+    assert_eq!(shown(10).await, "[0007-01-02, 0000-00-00, 7]");
+    assert_eq!(shown(9).await, "[0007-01-0…, 0000-00-0…, 7]");
+}
+
 #[tokio::test]
 async fn each_null_of_many_is_known_on_mysql() {
     let shown = Shown::<MySql>::on(NO_MYSQL);
