@@ -1,6 +1,7 @@
 //! The programs `start_server` and `fleet`, and what both are made of.
 
 mod account;
+mod birth;
 mod descriptor;
 mod failure;
 mod fleet;

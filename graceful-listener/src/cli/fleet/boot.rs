@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -25,6 +24,7 @@ use super::recipe::Recipe;
 use super::state::{Machine, Restart};
 use super::supervisor::{NOTIFY, Options, Supervisor};
 use super::wakeup::Wakeup;
+use crate::cli::birth::await_birth;
 use crate::cli::descriptor;
 use crate::cli::failure::{Failure, reason};
 use crate::cli::log::Log;
@@ -34,7 +34,7 @@ use crate::cli::process::{Cgroup, Identity, Leftovers, Process, Signal, boot_id}
 use crate::cli::succession::Invocation;
 use crate::cli::watch::Watch;
 use crate::notify::{Notifier, NotifyMessage, NotifyReceiver};
-use crate::pid_file::{PidFile, PidFileError};
+use crate::pid_file::PidFile;
 
 impl Supervisor {
     /// Opens the directory, and takes hold of what runs already.
@@ -43,7 +43,10 @@ impl Supervisor {
         let directory = Directory::open(&options.dir)?;
         let log = Log::new("fleet", options.log_format);
         let lock = match &record {
-            None => lock(&directory.lock(), &log)?,
+            None => {
+                await_birth(&directory.lock(), &log);
+                PidFile::create(directory.lock()).map_err(|error| Failure::of(&error))?
+            }
             Some(record) => descriptor::inherited(record.lock)
                 .map_err(|error| Failure::io("failed to take over the pid file", &error))
                 .and_then(|fd| {
@@ -328,38 +331,6 @@ impl Supervisor {
     }
 }
 
-/// Takes the lock on the directory.
-///
-/// What a supervisor was just making when it was killed has its lock until it is a program:
-/// that is waited for.
-fn lock(path: &Path, log: &Log) -> Result<PidFile, Failure> {
-    let late = Moment::now() + BIRTH;
-    let mut told = false;
-    loop {
-        let pid = match PidFile::create(path) {
-            Err(PidFileError::Held { pid: Some(pid), .. }) if has_ended(pid) => pid,
-            other => return other.map_err(|error| Failure::of(&error)),
-        };
-        if late < Moment::now() {
-            return PidFile::create(path).map_err(|error| Failure::of(&error));
-        }
-        if !std::mem::replace(&mut told, true) {
-            log.line(format_args!(
-                "supervisor {pid} is gone, waiting for what it was starting to let go of {}",
-                path.display()
-            ));
-        }
-        sleep(LOCK_AGAIN);
-    }
-}
-
-fn has_ended(pid: u32) -> bool {
-    match Process::from_stranger(pid.cast_signed()) {
-        Ok(process) => process.has_ended().unwrap_or(false),
-        Err(error) => error.raw_os_error() == Some(nix::libc::ESRCH),
-    }
-}
-
 fn read_note(path: &Path) -> io::Result<(Identity, Note)> {
     let text = fs::read_to_string(path)?;
     let read =
@@ -398,10 +369,6 @@ fn listen(run: &Path, record: Option<&Record>) -> io::Result<NotifyReceiver> {
     Ok(receiver)
 }
 
-/// How long a process may take to become a program.
-const BIRTH: Duration = Duration::from_secs(30);
-/// How often it is looked whether the lock is free.
-const LOCK_AGAIN: Duration = Duration::from_millis(10);
 /// Where programs tell that they are ready.
 pub(super) const NOTIFY_FILE: &str = "notify";
 /// What those have to end that no program is known for.

@@ -20,6 +20,7 @@ use super::status_file::StatusFile;
 use super::worker::{Phase, Worker};
 use super::{READINESS, SWEEP, Starter};
 use crate::cli::account::Account;
+use crate::cli::birth::await_birth;
 use crate::cli::descriptor;
 use crate::cli::failure::Failure;
 use crate::cli::log::{Log, append_to};
@@ -126,6 +127,9 @@ impl Starter {
             "start_server (pid:{}) starting now...",
             std::process::id()
         ));
+        if let Some(path) = &options.pid_file {
+            await_birth(path, &log);
+        }
         let orphans = orphans::find(&plan.names(), &log);
         let (mut adopted, mut copies) = (Vec::new(), Vec::new());
         for orphan in orphans {
