@@ -136,6 +136,7 @@ impl Starter {
             copies.extend(orphan.sockets);
             adopted.push((orphan.process, orphan.generation));
         }
+        adopted.sort_by_key(|(_, generation)| *generation);
         available.extend(copies.into_iter().map(Source::Adopted));
 
         let mut sockets = Sockets::default();
