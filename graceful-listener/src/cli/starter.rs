@@ -196,6 +196,7 @@ impl Starter {
             self.start_generation();
         }
         if self.upgrade
+            && !self.stopping
             && self.trial.is_none()
             && self.candidate.is_none()
             && self.kill_old_at.is_none()

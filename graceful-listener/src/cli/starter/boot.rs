@@ -229,6 +229,9 @@ impl Starter {
         if starter.current.is_none() && starter.candidate.is_none() && starter.start_at.is_none() {
             starter.start_at = Some(Moment::now());
         }
+        if std::mem::take(&mut starter.pending) {
+            starter.request_restart();
+        }
         Ok(starter)
     }
 

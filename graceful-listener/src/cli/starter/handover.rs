@@ -47,6 +47,7 @@ impl Starter {
     pub(crate) fn conclude_upgrade(&mut self) {
         match SUCCESSION.verdict(&mut self.trial) {
             None => {}
+            Some(_) if self.stopping => self.log.line("stopping, not going on as a new program"),
             Some(Verdict::Unable(why)) => self.log.line(format_args!(
                 "{} cannot take over: it {why}; going on with the old program",
                 self.invocation.program.display()
