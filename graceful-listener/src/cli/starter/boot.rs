@@ -194,6 +194,7 @@ impl Starter {
                 status: None,
                 cgroup: None,
                 mark: None,
+                untold: None,
             });
         }
         Ok(starter)

@@ -100,14 +100,14 @@ impl Starter {
 
     /// Takes note of the processes that have ended.
     pub(super) fn reap(&mut self) {
-        let ended = |worker: &Worker, leftover| match worker.try_wait(leftover) {
+        let ended = |worker: &mut Worker, leftover| match worker.try_wait(leftover) {
             Ok(exit) => exit,
             // Somebody else took its status; it has ended all the same.
             Err(_) => Some(Exit::Unknown),
         };
         let term = Some(self.options.signal_on_term);
         for index in (0..self.old.len()).rev() {
-            let worker = &self.old[index];
+            let worker = &mut self.old[index];
             // What one leaves that has served may be finishing its work.
             let leftover = term.filter(|_| self.stopping || worker.phase == Phase::Failed);
             if let Some(exit) = ended(worker, leftover) {
@@ -117,7 +117,7 @@ impl Starter {
         }
         if let Some(exit) = self
             .candidate
-            .as_ref()
+            .as_mut()
             .and_then(|worker| ended(worker, term))
             && let Some(worker) = self.candidate.take()
         {
@@ -134,7 +134,7 @@ impl Starter {
             self.fail(worker.generation, worker.since, why, worker.mark);
             self.look_after_what_is_left(worker);
         }
-        if let Some(exit) = self.current.as_ref().and_then(|worker| ended(worker, term))
+        if let Some(exit) = self.current.as_mut().and_then(|worker| ended(worker, term))
             && let Some(worker) = self.current.take()
         {
             self.current_died(worker, exit);
@@ -176,9 +176,13 @@ impl Starter {
         let _ = self.watch.remove(&worker.process);
         let grace = self.options.stop_timeout;
         let kill_at = worker.kill_at.or(grace.map(|grace| Moment::now() + grace));
-        let left = Leftovers::of(worker.process, worker.cgroup, kill_at);
-        if let Some(left) = left.as_ref().filter(|_| self.stopping) {
-            left.signal_strays(self.options.signal_on_term);
+        let mut left = Leftovers::of(worker.process, worker.cgroup, kill_at);
+        if let Some(left) = &mut left {
+            match worker.untold {
+                Some(signal) => left.signal(signal),
+                None if self.stopping => left.signal_strays(self.options.signal_on_term),
+                None => {}
+            }
         }
         self.leftovers.extend(left);
     }

@@ -241,6 +241,7 @@ impl Starter {
             status: record.status.clone(),
             cgroup: record.cgroup.clone().map(Cgroup::from_path),
             mark: self.mark_log(),
+            untold: None,
         };
         match record.phase {
             Phase::Serving => self.current = Some(worker),

@@ -110,6 +110,7 @@ impl Starter {
             status: None,
             cgroup,
             mark,
+            untold: None,
         };
         if let Err(error) = self.watch(&worker.process) {
             // Nobody would know of it.

@@ -21,6 +21,8 @@ pub(crate) struct Worker {
     pub(crate) cgroup: Option<Cgroup>,
     /// Where the log ended when it was started.
     pub(crate) mark: Option<u64>,
+    /// What its process group is still to be told of its end.
+    pub(crate) untold: Option<Signal>,
 }
 
 /// Where a generation stands.
@@ -68,13 +70,16 @@ impl Worker {
     /// Reaps the worker if it has ended.
     ///
     /// What else is left of a worker that ended on its own is told to end with
-    /// `leftover`, while the number of its process group is still its own.
-    pub(crate) fn try_wait(&self, leftover: Option<Signal>) -> io::Result<Option<Exit>> {
+    /// `leftover`, while the number of its process group is still its own. If another
+    /// parent was first to reap it, that may have been too late.
+    pub(crate) fn try_wait(&mut self, leftover: Option<Signal>) -> io::Result<Option<Exit>> {
         if let Some(signal) = leftover
             && self.process.has_ended()?
         {
             match self.process.signal_group(signal) {
-                Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {}
+                Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {
+                    self.untold = leftover.filter(|_| !self.process.is_child());
+                }
                 other => other?,
             }
         }
