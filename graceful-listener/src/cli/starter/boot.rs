@@ -543,16 +543,20 @@ fn passed_on(options: &Options) -> Vec<(&'static str, OsString)> {
 }
 
 fn limit_open_files(wanted: OpenFiles) -> Result<(), Failure> {
-    let failed =
-        |errno: nix::Error| Failure::io("failed to set the limit on open files", &errno.into());
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|errno| Failure::io("failed to read the limit on open files", &errno.into()))?;
     let soft = match wanted {
         OpenFiles::Keep => return Ok(()),
         OpenFiles::Max if soft == hard => return Ok(()),
         OpenFiles::Max => hard,
         OpenFiles::Soft(limit) => limit,
     };
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard.max(soft)).map_err(failed)
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard.max(soft)).map_err(|errno| {
+        Failure::io(
+            format!("failed to set the limit on open files to {soft} (the hard limit is {hard})"),
+            &errno.into(),
+        )
+    })
 }
 
 /// Tells the launcher the exit code it is to give, and why.
