@@ -38,6 +38,9 @@ pub(crate) struct LogCommand {
     pub(crate) process: Option<Process>,
     /// What was written last, if somebody keeps the log.
     pub(crate) tail: Option<Rc<LogTail>>,
+    /// The process is the command though there should be a keeper: a program that knew of
+    /// none has started it.
+    bare: bool,
     since: Moment,
     failures: u32,
     retry_at: Option<Moment>,
@@ -100,6 +103,7 @@ impl LogCommand {
             output,
             process: None,
             tail: None,
+            bare: false,
             since: Moment::now(),
             failures: 0,
             retry_at: None,
@@ -117,8 +121,9 @@ impl LogCommand {
         let output = [pipe(record.output[0])?, pipe(record.output[1])?];
         let (reader, writer) = (pipe(record.reader)?.into(), pipe(record.writer)?.into());
         let mut log = Self::resume(record.command, reader, writer, output);
+        // Before there were keepers, the command read the pipe itself.
+        log.bare = record.bare || record.tail.is_none();
         let tail = match record.tail {
-            // Before there were keepers, the command read the pipe itself.
             None => LogTail::new(&log.reader)?,
             Some(number) => LogTail::resume(pipe(number)?, &log.reader)?,
         };
@@ -137,6 +142,7 @@ impl LogCommand {
             output: [self.output[0].as_raw_fd(), self.output[1].as_raw_fd()],
             tail: self.tail.as_ref().map(|tail| tail.as_fd().as_raw_fd()),
             pid: self.pid(),
+            bare: self.bare,
             adopted: self.process.as_ref().is_some_and(|it| !it.is_child()),
         }
     }
@@ -165,9 +171,12 @@ impl LogCommand {
             .as_ref()
             // Somebody else took its status; it has ended all the same.
             .map(|process| process.try_wait().unwrap_or(Some(Exit::Unknown)));
-        let what = match self.tail {
-            Some(_) => "keeper of log command",
-            None => "log command",
+        let what = |is_kept| {
+            if is_kept {
+                "keeper of log command"
+            } else {
+                "log command"
+            }
         };
         if let Some(Some(exit)) = ended {
             self.process = None;
@@ -182,7 +191,8 @@ impl LogCommand {
             };
             self.retry_at = Some(Moment::now() + pause.min(MAX_PAUSE));
             log.line(format_args!(
-                "{what} {exit}, starting it again: {}",
+                "{} {exit}, starting it again: {}",
+                what(self.tail.is_some() && !std::mem::take(&mut self.bare)),
                 self.command.display()
             ));
         }
@@ -213,7 +223,8 @@ impl LogCommand {
                 let pause = MAX_PAUSE.min(HEALTHY * (1 << self.failures.min(6)));
                 self.retry_at = Some(Moment::now() + pause);
                 log.line(format_args!(
-                    "failed to execute {what} {}: {}, trying again after {} secs",
+                    "failed to execute {} {}: {}, trying again after {} secs",
+                    what(self.tail.is_some()),
                     self.command.display(),
                     reason(&error),
                     pause.as_secs()
@@ -347,6 +358,8 @@ pub(crate) struct LogRecord {
     #[serde(default)]
     tail: Option<RawFd>,
     pid: Option<i32>,
+    #[serde(default)]
+    bare: bool,
     /// It was not started by this process, but adopted.
     #[serde(default)]
     adopted: bool,
