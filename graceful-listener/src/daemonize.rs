@@ -175,7 +175,6 @@ impl Daemonize {
         pid_file: Option<PathBuf>,
         launcher: &mut PipeWriter,
     ) -> Result<Option<PidFile>, DaemonizeError> {
-        set_child_subreaper(false).map_err(|errno| DaemonizeError::Kernel(errno.into()))?;
         writeln!(launcher, "{}", process::id()).map_err(DaemonizeError::Kernel)?;
         if let Some(mask) = self.umask {
             umask(Mode::from_bits_truncate(mask));
