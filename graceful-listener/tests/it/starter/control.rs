@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, both, is_running, stderr, stdout};
-use crate::child;
+use super::daemon::{Daemon, Program, Start, both, is_running, number_after, stderr, stdout};
+use crate::{child, process};
 
 const RESTART: [&str; 3] = ["--restart", "--pid-file=pid", "--status-file=status"];
 
@@ -164,13 +164,14 @@ fn restart_gives_up_when_the_time_is_up() {
         .start();
     let first = daemon.worker(1);
     daemon.wait_for_generations(&[1]);
-    let output = run(&daemon, &restart(&["--timeout=5"]));
-    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
-    assert!(
-        stderr(&output).contains(&format!("waiting for old workers to end:{first}")),
-        "{}",
-        stderr(&output)
-    );
+    // The new one may take longer than that to serve.
+    let told = daemon.wait("who is waited for", || {
+        let output = run(&daemon, &restart(&["--timeout=3"]));
+        assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+        Some(stderr(&output)).filter(|text| text.contains("waiting for old workers to end:"))
+    });
+    let list = told.rsplit_once("workers to end:").unwrap().1;
+    assert_eq!(number_after(list, ""), first, "{told}");
 }
 
 #[test]
@@ -532,6 +533,9 @@ fn whoever_finds_the_pid_file_finds_the_state_too() {
         while !daemon.path("pid").exists() {
             thread::yield_now();
         }
+        // One state takes the place of another while they are listed.
+        daemon.signal(Signal::SIGSTOP);
+        process::wait_until_stopped(daemon.pid().cast_unsigned());
         let shown = fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
             .unwrap()
             .flatten()

@@ -449,12 +449,20 @@ impl Daemon {
     }
 
     pub(super) fn control_of(&self, program: Program, options: &[&str]) -> Output {
-        Command::new(program.path())
-            .args(options)
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        let mut command = Command::new(program.path());
+        command.args(options).current_dir(self.dir.path());
+        if self.program == Program::Ours {
+            return finish(command);
+        }
+        thread::scope(|scope| {
+            let output = scope.spawn(|| finish(command));
+            let mut looked = Instant::now();
+            while !output.is_finished() {
+                self.wake_perl(&mut looked);
+                thread::sleep(Duration::from_millis(5));
+            }
+            output.join().unwrap()
+        })
     }
 
     /// Returns the generations in the status file.

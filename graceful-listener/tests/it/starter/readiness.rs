@@ -2,7 +2,7 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -81,7 +81,7 @@ fn old_worker_is_told_only_when_the_new_one_is_ready() {
 
 #[test]
 fn ready_worker_is_not_waited_for_any_longer() {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let daemon = start("ready", &["--wait-ready=600"]);
     daemon.wait_for_generations(&[1]);
     daemon.signal(Signal::SIGHUP);
@@ -93,24 +93,29 @@ fn ready_worker_is_not_waited_for_any_longer() {
 fn kill_old_delay_comes_after_the_readiness() {
     let daemon = start("ready", &["--wait-ready", "--kill-old-delay=3"]);
     daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "await=go ready");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_generations(&[1, 2]);
+    daemon.wait_for_logs("starting new worker", 2);
+    let ready = Instant::now();
+    daemon.write("go", "");
     daemon.wait_for_log("sleeping 3 secs before killing old workers");
+    daemon.wait_for_log("generation 1 received TERM");
+    assert!(ready.elapsed() >= Duration::from_secs(3));
     daemon.wait_for_generations(&[2]);
 }
 
 #[test]
 fn worker_that_is_late_is_killed_and_the_old_one_stays() {
-    let daemon = start("ready", &["--wait-ready=3"]);
+    let daemon = start("ready", &["--wait-ready=6"]);
     daemon.wait_for_generations(&[1]);
     // It serves, but it does not say so; and it does not end when it is told.
     daemon.write("mode", "stay");
     daemon.signal(Signal::SIGHUP);
     let second = daemon.worker(2);
     daemon.wait_for_log(&format!(
-        "new worker {second} seems to have failed to start: not ready within 3 secs"
+        "new worker {second} seems to have failed to start: not ready within 6 secs"
     ));
-    daemon.wait_for_log("generation 2 failed: not ready within 3 secs; generation 1");
+    daemon.wait_for_log("generation 2 failed: not ready within 6 secs; generation 1");
     daemon.wait_for_log("generation 2 received TERM");
     assert_eq!(daemon.generations(), [1]);
     daemon.wait("its end", || (!is_running(second)).then_some(()));
@@ -120,11 +125,11 @@ fn worker_that_is_late_is_killed_and_the_old_one_stays() {
 
 #[test]
 fn worker_that_hangs_before_it_serves_is_killed() {
-    let daemon = start("ready", &["--wait-ready=2.5"]);
+    let daemon = start("ready", &["--wait-ready=5.5"]);
     daemon.wait_for_generations(&[1]);
     daemon.write("mode", "hang");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_log("generation 2 failed: not ready within 2.5 secs");
+    daemon.wait_for_log("generation 2 failed: not ready within 5.5 secs");
     daemon.wait("only one process of a worker", || {
         let workers = marked(daemon.dir.path()).len();
         // The super-daemon and the worker of generation 1.
@@ -208,12 +213,12 @@ fn stranger_is_not_believed() {
 
 #[test]
 fn old_worker_cannot_vouch_for_the_new_one() {
-    // The old one says READY=1 at each signal; the new one never does.
+    // The old one says READY=1 at each signal, and asks for time; the new one never does.
     let daemon = Start::new(Program::Ours)
         .files()
         .options(["--wait-ready=4", "--signal-on-hup=USR1", "--retry-delay=600", "--retry-max-delay=600"])
         .shell(
-            "if [ $SERVER_STARTER_GENERATION = 1 ]; then systemd-notify --ready; trap 'systemd-notify --ready; echo vouched' USR2; fi; \
+            "if [ $SERVER_STARTER_GENERATION = 1 ]; then systemd-notify --ready; trap 'systemd-notify --ready EXTEND_TIMEOUT_USEC=600000000; echo vouched' USR2; fi; \
              echo up $SERVER_STARTER_GENERATION $$; while :; do sleep 0.1; done",
         );
     if !child::has("systemd-notify") {
@@ -243,7 +248,7 @@ fn crash_loop_of_ready_workers_is_no_storm() {
     if !child::has("systemd-notify") {
         return;
     }
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let daemon = daemon.start();
     daemon.wait_for_logs("died unexpectedly", 4);
     // Three starts, each at least an interval after the one before.
@@ -258,8 +263,8 @@ fn crash_loop_of_ready_workers_is_no_storm() {
 fn worker_may_ask_for_more_time() {
     let daemon = Start::new(Program::Ours)
         .files()
-        .options(["--wait-ready=3"])
-        .shell("systemd-notify EXTEND_TIMEOUT_USEC=60000000; sleep 4; systemd-notify --ready; exec sleep 600");
+        .options(["--wait-ready=5"])
+        .shell("systemd-notify EXTEND_TIMEOUT_USEC=60000000; sleep 6; systemd-notify --ready; exec sleep 600");
     if !child::has("systemd-notify") {
         return;
     }

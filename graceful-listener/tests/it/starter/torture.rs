@@ -45,7 +45,7 @@ fn start(options: &[&str]) -> Daemon {
         .files()
         .file("wrapper.sh", WRAPPER)
         .file("mode", "serve")
-        .options(["--port=127.0.0.1:0", "--wait-ready=6", "--retry-delay=0.1"])
+        .options(["--port=127.0.0.1:0", "--wait-ready=10", "--retry-delay=0.1"])
         .options(options)
         .words(words);
     for (name, value) in service
