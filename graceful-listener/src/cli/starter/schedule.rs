@@ -101,6 +101,8 @@ mod tests {
         assert_eq!(interval(&[on]), Some(360));
         assert_eq!(interval(&[on, ("AUTO_RESTART_INTERVAL", "")]), Some(360));
         assert_eq!(interval(&[on, ("AUTO_RESTART_INTERVAL", "7")]), Some(7));
+        // Perl's would restart without a pause.
+        assert_eq!(interval(&[on, ("AUTO_RESTART_INTERVAL", "-7")]), Some(360));
         assert_eq!(delay(&[]), 0);
         assert_eq!(delay(&[on]), 5);
         assert_eq!(delay(&[on, ("KILL_OLD_DELAY", "0")]), 0);

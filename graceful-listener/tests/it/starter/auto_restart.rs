@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Start, both};
+use super::daemon::{Daemon, Program, Start, both};
 
 #[test]
 fn auto_restart_comes_after_the_interval() {
@@ -188,4 +188,24 @@ fn counts_from(told: &str, cause: impl Fn(&Daemon) + Sync) {
             "it came {elapsed:?} later"
         );
     });
+}
+
+#[test]
+fn auto_restart_does_not_come_in_the_pause_after_a_failure() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "ready")
+        .files()
+        .options(["--port=127.0.0.1:0", "--wait-ready", "--kill-old-delay=0"])
+        .options(["--enable-auto-restart", "--auto-restart-interval=1"])
+        .options(["--retry-delay=600", "--retry-max-delay=600"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "exit=1");
+    let log = daemon.wait_for_log(" failed: exited with code 1");
+    let pause = Instant::now();
+    daemon.wait("three intervals", || {
+        (pause.elapsed() >= Duration::from_secs(3)).then_some(())
+    });
+    let starts = |log: &str| log.matches("starting new worker").count();
+    assert_eq!(starts(&daemon.log()), starts(&log));
 }

@@ -1,5 +1,7 @@
 //! The command line, in the forms that Perl's `Getopt::Long` takes.
 
+use nix::sys::signal::Signal;
+
 use super::daemon::{Daemon, Program, Start, both, finish, stderr, stdout};
 
 fn run(program: Program, args: &[&str]) -> (Option<i32>, String, String) {
@@ -357,5 +359,33 @@ fn negative_interval_is_no_time() {
             .start();
         daemon.wait_for_generations(&[1]);
         assert_eq!(daemon.ask("generation"), "1");
+    });
+}
+
+#[test]
+fn negative_numbers_are_values_and_no_options() {
+    both(|program| {
+        let names = [
+            "interval",
+            "kill-old-delay",
+            "backlog",
+            "auto-restart-interval",
+        ];
+        let apart = names
+            .iter()
+            .flat_map(|name| [format!("--{name}"), "-1".into()]);
+        let joined = names.iter().map(|name| format!("--{name}=-1"));
+        for options in [apart.collect::<Vec<_>>(), joined.collect()] {
+            let daemon = Start::new(program)
+                .files()
+                .options(["--port=127.0.0.1:0"])
+                .options(&options)
+                .start();
+            daemon.worker(1);
+            daemon.wait_for_generations(&[1]);
+            daemon.signal(Signal::SIGHUP);
+            // No time is waited for, and the sockets listen.
+            daemon.wait_for_answer_of(2);
+        }
     });
 }

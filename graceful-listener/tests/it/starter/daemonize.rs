@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getsid};
 
-use super::daemon::{Program, Start, both, finish, is_running, stderr};
+use super::daemon::{Program, Start, both, finish, is_running, marked, proc_status, stderr};
 
 #[test]
 fn daemon_is_detached_and_its_sockets_listen_when_the_launcher_returns() {
@@ -148,9 +148,7 @@ fn launcher_waits_for_readiness_if_it_is_waited_for() {
         stderr(&output)
     );
     daemon.wait("its end", || {
-        super::daemon::marked(daemon.dir.path())
-            .is_empty()
-            .then_some(())
+        marked(daemon.dir.path()).is_empty().then_some(())
     });
     assert!(!daemon.path("pid").exists());
 }
@@ -168,6 +166,18 @@ fn launcher_gives_up_with_the_first_generation_that_is_late() {
     let log = daemon.log();
     assert!(log.contains(&format!("{told}; giving up")), "{log}");
     assert_eq!(log.matches("starting new worker").count(), 1, "{log}");
+}
+
+#[test]
+fn generation_that_is_late_does_not_outlive_the_daemon_that_gives_up() {
+    let (daemon, output) = Start::new(Program::Ours)
+        .options(["--wait-ready=1", "--stop-timeout=0.5"])
+        .shell("trap '' TERM; while :; do sleep 0.1; done")
+        .daemonize();
+    assert_eq!(output.status.code(), Some(255));
+    daemon.wait("the end of all", || {
+        marked(daemon.dir.path()).is_empty().then_some(())
+    });
 }
 
 /// What the launcher tells of a daemon that is signalled while it is starting `sleep`.
@@ -233,5 +243,37 @@ fn daemon_keeps_the_mask_it_was_started_with() {
         assert!(output.status.success(), "{}", stderr(&output));
         daemon.worker(1);
         assert_eq!(daemon.ask("status Umask"), "0027");
+    });
+}
+
+#[test]
+fn orphans_of_a_worker_are_not_the_daemons() {
+    both(|program| {
+        let (daemon, output) = Start::new(program)
+            .files()
+            .options(["--interval=0"])
+            .shell(
+                "(sh -c 'echo $$ > orphan.new; exec sleep 650' &); \
+                 until [ -s orphan.new ]; do sleep 0.02; done; mv orphan.new orphan; exec sleep 651",
+            )
+            .daemonize();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let orphan = daemon.wait("an orphan", || daemon.read("orphan"));
+        let parent = proc_status(orphan.trim().parse().unwrap(), "PPid");
+        assert_ne!(parent, daemon.pid().to_string());
+    });
+}
+
+#[test]
+fn launcher_does_not_wait_for_the_interval() {
+    both(|program| {
+        let (daemon, output) = Start::new(program)
+            .files()
+            .options(["--interval=600"])
+            .program(&["sleep", "653"])
+            .daemonize();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(is_running(daemon.pid()));
+        assert!(!daemon.path("status").exists());
     });
 }

@@ -1,11 +1,14 @@
 //! Workers that die, and generations that never serve.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
-use super::daemon::{Daemon, Program, Start, both, finish, is_running, stderr};
+use super::daemon::{
+    Daemon, Program, Start, both, finish, is_running, number_after, stderr, stdout,
+};
 
 #[test]
 fn dead_worker_is_replaced_at_once() {
@@ -121,6 +124,29 @@ fn failures_are_further_and_further_apart() {
     assert!(delays.iter().all(|delay| *delay <= 0.8), "{delays:?}");
 }
 
+#[test]
+fn failures_that_take_longer_than_the_pause_are_no_less_apart() {
+    let daemon = Start::new(Program::Ours)
+        .options(["--wait-ready=2", "--retry-delay=0.5"])
+        .program(&["sleep", "652"])
+        .start();
+    daemon.wait_for_logs("trying again in", 2);
+    // As long as the gap has grown since the first.
+    let delays = delays(&daemon);
+    assert!(delays[1] >= 0.5, "{delays:?}");
+}
+
+#[test]
+fn longest_pause_does_not_cut_a_longer_first_one() {
+    let begun = Instant::now();
+    let daemon = Start::new(Program::Ours)
+        .options(["--retry-delay=2", "--retry-max-delay=0.1", "--wait-ready"])
+        .shell("exit 1")
+        .start();
+    daemon.wait_for_logs("starting new worker", 2);
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+}
+
 /// The pauses that were told after failed starts.
 fn delays(daemon: &Daemon) -> Vec<f64> {
     let log = daemon.log();
@@ -156,7 +182,7 @@ fn hangups_while_the_new_release_fails_are_no_storm_of_starts() {
     let begun = Instant::now();
     let daemon = Start::new(Program::Ours)
         .files()
-        .options(["--interval=2"])
+        .options(["--interval=3"])
         .shell("[ $SERVER_STARTER_GENERATION = 1 ] && exec sleep 600; exit 1")
         .start();
     daemon.wait_for_generations(&[1]);
@@ -168,7 +194,7 @@ fn hangups_while_the_new_release_fails_are_no_storm_of_starts() {
     });
     let starts = daemon.log().matches("starting new worker").count();
     // One for each interval that has passed.
-    let most = begun.elapsed().as_secs() / 2 + 1;
+    let most = begun.elapsed().as_secs() / 3 + 1;
     assert!(
         starts as u64 <= most,
         "{hangups} hangups, {starts} starts, at most {most} expected"
@@ -268,22 +294,34 @@ fn generation_that_dies_before_the_old_one_was_told_is_taken_back() {
 }
 
 #[test]
+fn successor_of_a_generation_that_died_before_the_old_one_was_told_tells_it() {
+    let daemon = Start::new(Program::Ours)
+        .file("env/KILL_OLD_DELAY", "600\n")
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=env"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.worker(1);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("sleeping 600 secs before killing old workers");
+    daemon.write("env/KILL_OLD_DELAY", "0\n");
+    kill(Pid::from_raw(daemon.worker(2)), Signal::SIGKILL).unwrap();
+    daemon.wait_for_log("generation 1 received TERM");
+    daemon.wait_for_generations(&[3]);
+}
+
+#[test]
 fn crash_of_a_worker_tells_what_it_has_started_to_end() {
     let daemon = Start::new(Program::Ours)
+        .files()
         .options(["--interval=0"])
         .shell("sleep 601 & echo started $!; wait")
         .start();
     let log = daemon.wait_for_log("started ");
-    let helper: i32 = log
-        .lines()
-        .find_map(|line| line.strip_prefix("started ")?.parse().ok())
-        .unwrap();
-    // The worker may be faster to say something than whoever has started it.
-    let worker = daemon.wait("the worker", || {
-        let log = daemon.log();
-        let mut lines = log.lines();
-        lines.find_map(|line| line.strip_prefix("starting new worker ")?.parse().ok())
-    });
+    let helper = number_after(&log, "started ");
+    // It is a crash only if the worker was taken for one that serves.
+    daemon.wait_for_generations(&[1]);
+    let worker = number_after(&daemon.log(), "starting new worker ");
     kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
     daemon.wait_for_log(&format!("worker {worker} died unexpectedly"));
     daemon.wait("the end of what it has started", || {
@@ -349,4 +387,78 @@ fn death_of_the_serving_worker_during_a_restart_starts_no_third() {
         assert_eq!(log.matches("starting new worker").count(), 2, "{log}");
         assert!(!log.contains(", restarting"), "{log}");
     });
+}
+
+#[test]
+fn status_of_a_generation_that_is_being_killed_is_that_it_failed() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "ready stay")
+        .files()
+        .options(["--port=127.0.0.1:0", "--wait-ready=5"])
+        .options(["--retry-delay=600", "--retry-max-delay=600"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "stay");
+    daemon.signal(Signal::SIGHUP);
+    let second = daemon.worker(2);
+    // Those that have failed have some seconds to end.
+    daemon.wait_for_log("generation 2 failed");
+    let state = daemon.wait("another state", || {
+        let status = daemon.control(&["--status", "--json", "--pid-file=pid"]);
+        let status: Value = serde_json::from_str(&stdout(&status)).unwrap();
+        let of = |pid: i32| {
+            let mut found = status["generations"].as_array().unwrap().iter();
+            let found = found.find(|it| it["pid"] == pid);
+            found.map(|it| it["state"].as_str().unwrap().to_owned())
+        };
+        assert_eq!(of(daemon.worker(1)).unwrap(), "serving");
+        (of(second).as_deref() != Some("starting")).then(|| of(second))
+    });
+    // It may have come too late to see it.
+    assert!(
+        matches!(state.as_deref(), None | Some("failed")),
+        "{state:?}"
+    );
+    assert_eq!(daemon.generations(), [1]);
+    // A file that is written meanwhile has only those that serve or have served.
+    daemon.write("mode", "ready stay");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait("the next generation", || {
+        let generations = daemon.generations();
+        assert!(!generations.contains(&2), "{generations:?}");
+        (generations == [1, 3]).then_some(())
+    });
+    daemon.wait_for_log("generation 1 received TERM");
+    kill(Pid::from_raw(daemon.worker(1)), Signal::SIGKILL).unwrap();
+    daemon.wait("the only one that serves", || {
+        let generations = daemon.generations();
+        assert!(!generations.contains(&2), "{generations:?}");
+        (generations == [3]).then_some(())
+    });
+}
+
+#[test]
+fn generation_that_was_not_told_to_end_takes_over_and_not_one_that_lingers() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "stay")
+        .file("env/KILL_OLD_DELAY", "0\n")
+        .files()
+        .options(["--interval=0", "--port=127.0.0.1:0", "--envdir=env"])
+        .options(["--retry-delay=600", "--retry-max-delay=600"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.worker(1);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("generation 1 received TERM");
+    daemon.write("env/KILL_OLD_DELAY", "600\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("sleeping 600 secs before killing old workers");
+    daemon.wait_for_generations(&[1, 2, 3]);
+    let (second, third) = (daemon.worker(2), daemon.worker(3));
+    kill(Pid::from_raw(third), Signal::SIGKILL).unwrap();
+    daemon.wait_for_log(&format!(
+        "before the old workers were told to end; generation 2 (worker {second}) goes on serving"
+    ));
+    daemon.wait_for_generations(&[1, 2]);
+    assert!(!daemon.log().contains("generation 2 received TERM"));
 }

@@ -175,16 +175,85 @@ END
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_text("log", "up\n");
     daemon.wait_for_generations(&[8]);
+    // It is known for what it is by the next program too.
+    daemon.signal(Signal::SIGUSR2);
+    daemon.wait_for_text("log", "goes on with generation 8");
     // The command is replaced by one with a keeper, and nothing is lost.
     let record = daemon.read("record").unwrap();
     let first = number_after(&record, "\"output\": [7, 8], \"pid\": ");
     kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
-    daemon.wait_for_text("log", "starting it again: exec cat >> log\n");
+    let killed = "log command killed by signal 9 (SIGKILL), starting it again: exec cat >> log\n";
+    let log = daemon.wait_for_text("log", killed);
+    assert!(!log.contains("keeper"), "{log}");
     daemon.signal(Signal::SIGHUP);
     daemon.wait("the output of the next worker", || {
         (daemon.read("log")?.matches("up\n").count() == 2).then_some(())
     });
-    log_commands::keeper(&daemon);
+    kill(log_commands::keeper(&daemon), Signal::SIGKILL).unwrap();
+    daemon.wait_for_text("log", &format!("keeper of {killed}"));
+}
+
+#[test]
+fn restart_that_was_still_to_come_is_begun_by_the_new_program() {
+    let script = r#"
+        sleep 648 & worker=$!
+        cat > record <<END
+        {
+            "pid": $$, "generation": 7, "pending": true,
+            "workers": [{"generation": 7, "pid": $worker, "phase": "serving", "since": 0}]
+        }
+END
+        exec 4<record
+        START_SERVER_RESUME=$$:4 exec "$@"
+    "#;
+    let mut older = Command::new("sh");
+    older.args(["-c", script, "sh"]);
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0"])
+        .program(&["sleep", "649"])
+        .start_by(older);
+    daemon.wait_for_log("goes on with generation 7");
+    daemon.wait_for_generations(&[8]);
+}
+
+#[test]
+fn stop_that_comes_while_the_new_program_is_tried_ends_the_old_one() {
+    let mut daemon = start(&[]);
+    let worker = daemon.worker(1);
+    let ours = Program::Ours.path().display().to_string();
+    let waits = "#!/bin/sh\nuntil [ -e go ]; do sleep 0.02; done; exec";
+    install(&daemon, &format!("{waits} {ours} \"$@\"\n"));
+    daemon.signal(Signal::SIGUSR2);
+    daemon.wait_for_log("received USR2, trying");
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_for_log("generation 1 received TERM");
+    daemon.write("go", "");
+    daemon.wait_for_log("stopping, not going on as a new program");
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+    assert!(daemon.wait_for_exit().success());
+    assert!(daemon.log().ends_with("exiting\n"), "{}", daemon.log());
+}
+
+#[test]
+fn pause_after_failures_goes_on_and_grows_on_over_an_upgrade() {
+    let daemon = Start::new(Program::Ours)
+        .files()
+        .options(["--port=127.0.0.1:0", "--wait-ready", "--retry-delay=1"])
+        .file("mode", "ready")
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "exit=6");
+    // What is told is what is left of a gap of 1, 2, 4 secs, but for the start.
+    let begun = Instant::now();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_logs("trying again in", 2);
+    upgrade(&daemon, 1);
+    let log = daemon.wait_for_logs("trying again in", 3);
+    assert!(begun.elapsed() >= Duration::from_millis(2990), "{log}");
+    let (_, told) = log.rsplit_once("trying again in ").unwrap();
+    let secs: f64 = told.split(' ').next().unwrap().parse().unwrap();
+    assert!(secs >= 2.9, "{log}");
 }
 
 #[test]
@@ -264,20 +333,7 @@ fn perls_program_is_not_taken_for_ours() {
 
 #[test]
 fn upgrade_waits_for_a_start_that_is_under_way() {
-    let start = Start::new(Program::Ours)
-        .file("mode", "ready")
-        .files()
-        .options(["--port=127.0.0.1:0", "--wait-ready"]);
-    let daemon = start.start();
-    daemon.wait_for_generations(&[1]);
-    daemon.write("mode", "await=go ready");
-    daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_logs("starting new worker", 2);
-    daemon.signal(Signal::SIGUSR2);
-    daemon.wait("it to be heard", || {
-        let pending = proc_status(daemon.pid(), "ShdPnd");
-        (pending.trim_matches('0').is_empty()).then_some(())
-    });
+    let daemon = upgrade_during_a_start();
     daemon.write("go", "");
     let log = daemon.wait_for_log("goes on with generation 2");
     let at = |text: &str| {
@@ -290,6 +346,63 @@ fn upgrade_waits_for_a_start_that_is_under_way() {
     daemon.write("mode", "ready");
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_generations(&[3]);
+}
+
+#[test]
+fn stop_takes_back_an_upgrade_that_waits_for_a_start() {
+    let mut daemon = upgrade_during_a_start();
+    let log = daemon.stop();
+    assert!(!log.contains("received USR2"), "{log}");
+}
+
+/// Asks for an upgrade while the second generation is not ready.
+fn upgrade_during_a_start() -> Daemon {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "ready")
+        .files()
+        .options(["--port=127.0.0.1:0", "--wait-ready"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "await=go ready");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_logs("starting new worker", 2);
+    daemon.signal(Signal::SIGUSR2);
+    daemon.wait("it to be heard", || {
+        let pending = proc_status(daemon.pid(), "ShdPnd");
+        (pending.trim_matches('0').is_empty()).then_some(())
+    });
+    daemon
+}
+
+#[test]
+fn program_that_was_tried_during_a_start_takes_over_after_it() {
+    let start = Start::new(Program::Ours)
+        .file("mode", "ready")
+        .files()
+        .options(["--port=127.0.0.1:0", "--wait-ready"]);
+    let mut command = start.command_of(Path::new("./start_server"));
+    let tried = format!(
+        "#!/bin/sh\necho $$ > tried\nuntil [ -e go ]; do sleep 0.02; done; exec {} \"$@\"\n",
+        Program::Ours.path().display()
+    );
+    executable::write(&start.dir().join("tried.sh"), &tried);
+    lead(&start.dir().join("start_server"), &Program::Ours.path());
+    let daemon = start.start_as(&mut command);
+    daemon.wait_for_generations(&[1]);
+    lead(&daemon.path("start_server"), &daemon.path("tried.sh"));
+    daemon.write("mode", "await=ready ready");
+    daemon.signal(Signal::SIGUSR2);
+    let tried = daemon.wait_for_text("tried", "\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_logs("starting new worker", 2);
+    daemon.write("go", "");
+    let proc = Path::new("/proc").join(tried.trim());
+    daemon.wait("its answer to be heard", || (!proc.exists()).then_some(()));
+    daemon.write("ready", "");
+    daemon.wait_for_generations(&[2]);
+    let log = daemon.wait_for_log("goes on with generation 2");
+    let at = |text: &str| log.find(text).unwrap();
+    assert!(at("killing old workers") < at("executing "), "{log}");
 }
 
 #[test]
@@ -351,26 +464,29 @@ fn worker_that_was_to_be_killed_is_killed_by_the_new_program() {
 
 #[test]
 fn what_an_old_worker_has_left_is_killed_by_the_new_program() {
-    let daemon = Start::new(Program::Ours)
-        .files()
-        .options(["--interval=0", "--stop-timeout=3"])
-        .shell("trap '' TERM; sleep 605 & trap - TERM; echo leaves $!; exec sleep 606")
-        .start();
-    let log = daemon.wait_for_log("leaves ");
-    let helper = number_after(&log, "leaves ");
-    daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_log(" died, status:");
-    daemon.wait_for_generations(&[2]);
-    upgrade(&daemon, 1);
-    let log = daemon.wait_for_log("has started has not ended in time, sending KILL to it");
-    let at = |text: &str| log.find(text).unwrap();
-    assert!(
-        at("goes on with generation") < at("sending KILL to it"),
-        "{log}"
-    );
-    daemon.wait("the end of the helper", || {
-        (!is_running(helper)).then_some(())
-    });
+    // It may take longer than that until the new program runs.
+    for timeout in [3, 9, 27] {
+        let daemon = Start::new(Program::Ours)
+            .files()
+            .options(["--interval=0", &format!("--stop-timeout={timeout}")])
+            .shell("trap '' TERM; sleep 605 & trap - TERM; echo leaves $!; exec sleep 606")
+            .start();
+        let log = daemon.wait_for_log("leaves ");
+        let helper = number_after(&log, "leaves ");
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_log(" died, status:");
+        daemon.wait_for_generations(&[2]);
+        upgrade(&daemon, 1);
+        let log = daemon.wait_for_log("has started has not ended in time, sending KILL to it");
+        daemon.wait("the end of the helper", || {
+            (!is_running(helper)).then_some(())
+        });
+        let at = |text: &str| log.find(text).unwrap();
+        if at("goes on with generation") < at("sending KILL to it") {
+            return;
+        }
+    }
+    panic!("it is never killed by the new program");
 }
 
 #[test]

@@ -1,15 +1,24 @@
 //! Kernels on which a pidfd does not reach the group of a process that is reaped.
 
+use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::daemon::{Daemon, Program, Start, is_running, number_after};
+use super::orphans::can_adopt;
 use crate::control_group::ControlGroup;
-use crate::old_kernel;
+use crate::{old_kernel, port, process};
 
 /// A worker that leaves a helper, which ignores TERM.
 const LEAVES: &str = "trap '' TERM; sleep 621 & trap - TERM; echo $SERVER_STARTER_GENERATION leaves $!; exec sleep 622";
+
+/// A helper that has something to do when it is told to end.
+const HELPS: &str =
+    "(trap 'sleep 0.5; echo left last; exit' TERM; echo helping; while :; do sleep 0.1; done)";
 
 /// Starts it as on a kernel before 6.9. `None` without a C compiler.
 fn start(options: &[&str], script: &str) -> Option<Daemon> {
@@ -68,11 +77,7 @@ fn what_a_worker_leaves_is_told_by_the_control_group_where_a_pidfd_does_not_reac
 }
 
 fn assert_told_at_the_stop(options: &[&str]) {
-    let Some(mut daemon) = start(
-        options,
-        "(trap 'sleep 0.5; echo left last; exit' TERM; echo helping; while :; do sleep 0.1; done) & \
-         exec sleep 623",
-    ) else {
+    let Some(mut daemon) = start(options, &format!("{HELPS} & exec sleep 623")) else {
         return;
     };
     daemon.wait_for_log("helping");
@@ -82,5 +87,48 @@ fn assert_told_at_the_stop(options: &[&str]) {
     daemon.wait_for_logs("helping", 2);
     let log = daemon.stop();
     assert_eq!(log.matches("left last").count(), 2, "{log}");
+    assert!(log.ends_with("exiting\n"), "{log}");
+}
+
+#[test]
+fn what_an_adopted_worker_leaves_is_told_at_the_stop_though_another_has_reaped_it() {
+    if !can_adopt() {
+        return;
+    }
+    let port = format!("--port=127.0.0.1:{}", port::free());
+    let mut first = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", &port])
+        .shell(&format!("{HELPS} & exec sleep 645"))
+        .start();
+    first.wait_for_log("helping");
+    first.wait_for_generations(&[1]);
+    let orphan = number_after(&first.log(), "starting new worker ");
+    first.kill();
+    let start = first
+        .again(&["--interval=600", &port])
+        .program(&["sleep", "646"]);
+    let Some(launcher) = old_kernel::launcher(start.dir()) else {
+        return;
+    };
+    let mut second = start.start_by(Command::new(launcher));
+    second.wait_for_log(&format!("adopting worker {orphan}"));
+    second.wait_for_logs("starting new worker ", 2);
+    second.signal(Signal::SIGSTOP);
+    process::wait_until_stopped(second.pid().cast_unsigned());
+    kill(Pid::from_raw(orphan), Signal::SIGTERM).unwrap();
+    second.wait("the end of the orphan", || {
+        (!is_running(orphan)).then_some(())
+    });
+    // Where nobody reaps it, it can be told by its number.
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while Path::new(&format!("/proc/{orphan}")).exists() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    second.signal(Signal::SIGTERM);
+    second.signal(Signal::SIGCONT);
+    assert!(second.wait_for_exit().success());
+    let log = second.log();
+    assert_eq!(log.matches("left last").count(), 1, "{log}");
     assert!(log.ends_with("exiting\n"), "{log}");
 }

@@ -16,7 +16,7 @@ fn start_on(program: Program, port: &str) -> Daemon {
     daemon
 }
 
-fn can_adopt() -> bool {
+pub(super) fn can_adopt() -> bool {
     // Without the right to trace, only a child can be looked into.
     let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     let can = nix::unistd::geteuid().is_root() || matches!(scope.trim(), "" | "0");
@@ -241,4 +241,106 @@ fn orphan_of_another_network_is_left_alone() {
     let second = start();
     assert!(!second.log().contains("adopting"), "{}", second.log());
     assert!(is_running(orphan));
+}
+
+#[test]
+fn newest_of_the_adopted_generations_takes_over_if_its_successor_dies() {
+    if !can_adopt() {
+        return;
+    }
+    let port = format!("--port=127.0.0.1:{}", port::free());
+    let options = ["--interval=0", "--kill-old-delay=600", &port];
+    // What is left of the first generation has the highest id of a process.
+    let mut first = Start::new(Program::Ours)
+        .files()
+        .options(options)
+        .shell(
+            "[ $SERVER_STARTER_GENERATION = 1 ] || { touch two; exec sleep 640; }; \
+             echo up; until [ -e two ]; do sleep 0.02; done; sleep 641 & echo $! > child",
+        )
+        .start();
+    first.wait_for_log("up\n");
+    first.wait_for_generations(&[1]);
+    first.signal(Signal::SIGHUP);
+    let log = first.wait_for_log("old worker ");
+    let second = log.rsplit_once("starting new worker ").unwrap().1;
+    let second = number_after(second, "");
+    let eldest: i32 = first.read("child").unwrap().trim().parse().unwrap();
+    first.wait_for_generations(&[2]);
+    first.kill();
+    let again = [&options[..], &["--pid-file=pid", "--status-file=status"]].concat();
+    let daemon = first.again(&again).program(&["sleep", "642"]).start();
+    daemon.wait_for_log(&format!("sending TERM to old workers:{second},{eldest}\n"));
+    daemon.wait_for_generations(&[1, 2, 3]);
+    let log = daemon.log();
+    let third = log.rsplit_once("starting new worker ").unwrap().1;
+    kill(Pid::from_raw(number_after(third, "")), Signal::SIGKILL).unwrap();
+    daemon.wait_for_log(&format!("generation 2 (worker {second}) goes on serving"));
+}
+
+#[test]
+fn what_a_killed_super_daemon_was_just_starting_does_not_keep_the_next_one_out() {
+    if !can_adopt() || !crate::child::has("flock") {
+        return;
+    }
+    // A process that is not a program yet has the lock and the sockets of the
+    // super-daemon, but nothing by which to know a worker. The helper is like that when
+    // the super-daemon is dead.
+    let port = format!("--port=127.0.0.1:{}", port::free());
+    let mut first = Start::new(Program::Ours)
+        .files()
+        .options(["--interval=0", &port])
+        .shell(
+            "env -u SERVER_STARTER_PORT flock pid sh -c \
+             'echo holds; until [ -e go ]; do sleep 0.02; done' & exec sleep 643",
+        )
+        .start();
+    first.wait_for_generations(&[1]);
+    let orphan = number_after(&first.log(), "starting new worker ");
+    let dead = first.pid();
+    first.kill();
+    first.wait_for_log("holds\n");
+    let start = first.again(&["--interval=0", &port, "--pid-file=pid"]);
+    let daemon = start.program(&["sleep", "644"]).start();
+    daemon.wait_for_log(&format!(
+        "supervisor {dead} is gone, waiting for what it was starting to let go of pid\n"
+    ));
+    assert!(!daemon.log().contains("adopting"), "{}", daemon.log());
+    daemon.write("go", "");
+    daemon.wait_for_log(&format!("adopting worker {orphan} of generation 1"));
+    daemon.wait_for_log(&format!("sending TERM to old workers:{orphan}\n"));
+    assert_eq!(daemon.read("pid").unwrap(), format!("{}\n", daemon.pid()));
+}
+
+#[test]
+fn adopted_worker_is_still_one_after_an_upgrade() {
+    if !can_adopt() {
+        return;
+    }
+    let port = format!("--port=127.0.0.1:{}", port::free());
+    let mut first = Start::new(Program::Ours)
+        .file("mode", "stay")
+        .files()
+        .options(["--interval=0", &port])
+        .start();
+    let orphan = first.worker(1);
+    first.kill();
+    let again = [
+        "--interval=0",
+        &port,
+        "--pid-file=pid",
+        "--status-file=status",
+    ];
+    let daemon = first.again(&again).start();
+    daemon.wait_for_log("generation 1 received TERM");
+    daemon.wait_for_generations(&[1, 2]);
+    daemon.signal(Signal::SIGUSR2);
+    daemon.wait_for_log("goes on with generation 2");
+    // It is told again at each restart, and its end is heard of.
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_logs("generation 1 received TERM", 2);
+    daemon.wait_for_generations(&[1, 2, 3]);
+    kill(Pid::from_raw(orphan), Signal::SIGKILL).unwrap();
+    daemon.wait_for_log(&format!("old worker {orphan} died, status:"));
+    daemon.wait_for_generations(&[2, 3]);
 }

@@ -215,6 +215,17 @@ fn signals_that_count_workers_or_lines_are_passed_on() {
 }
 
 #[test]
+fn signal_is_passed_on_to_a_generation_that_is_starting_too() {
+    let daemon = Start::new(Program::Ours)
+        .options(["--wait-ready=600"])
+        .shell("trap 'echo heard' USR1; echo up; while :; do sleep 0.05; done")
+        .start();
+    daemon.wait_for_log("up\n");
+    daemon.signal(Signal::SIGUSR1);
+    daemon.wait_for_log("heard\n");
+}
+
+#[test]
 fn stop_ends_a_start_that_is_under_way() {
     both(|program| {
         let mut daemon = Start::new(program)

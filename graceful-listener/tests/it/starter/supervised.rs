@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getsid};
 
-use super::daemon::{Daemon, Program, Start, is_running, proc_status, stderr, wait_for};
+use super::daemon::{
+    Daemon, Program, Start, is_running, number_after, proc_status, stderr, wait_for,
+};
 use crate::child;
 use crate::control_group::ControlGroup;
 use crate::http::uninterrupted;
@@ -285,6 +287,28 @@ fn socket_of_systemd_takes_the_place_of_a_port_that_is_asked_for() {
 }
 
 #[test]
+fn socket_of_systemd_on_any_address_is_named_by_its_port_and_is_not_taken_for_udp() {
+    if !child::has("systemd-socket-activate") {
+        return;
+    }
+    let port = crate::port::free();
+    let start = Start::new(Program::Ours).options(["--interval=0", &format!("--port=u{port}")]);
+    let daemon = activated(start, &[&format!("0.0.0.0:{port}")], "web");
+    wait_for("the socket", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    daemon.wait_for_log("serving as generation 1");
+    let ports = daemon.ask("env SERVER_STARTER_PORT");
+    assert!(ports.starts_with(&format!("={port}=")), "{ports}");
+    assert!(ports.ends_with(&format!(";{port}=3")), "{ports}");
+    let log = daemon.log();
+    assert!(
+        log.contains(&format!("receiving on 0.0.0.0:{port}\n")),
+        "{log}"
+    );
+}
+
+#[test]
 fn sockets_meant_for_another_process_are_not_taken() {
     let daemon = Start::new(Program::Ours)
         .options(["--interval=0", "--port=127.0.0.1:0"])
@@ -319,6 +343,48 @@ fn limit_on_open_files_is_raised_to_the_hard_one() {
             .collect();
         assert_eq!(limits[3], soft.to_string(), "{options:?}: {limits:?}");
     }
+}
+
+#[test]
+fn limit_on_open_files_above_the_hard_one_raises_both_where_that_is_allowed() {
+    let probe = Command::new("sh")
+        .args(["-c", "ulimit -n 200 && ulimit -n 300"])
+        .output();
+    if !probe.unwrap().status.success() {
+        child::left_out("this user may not raise a hard limit");
+        return;
+    }
+    let daemon = limited(Command::new("sh"));
+    daemon.worker(1);
+    let limits = daemon.ask("limits");
+    let limits: Vec<_> = limits.split_whitespace().collect();
+    assert_eq!(limits[3..5], ["300", "300"]);
+}
+
+#[test]
+fn limit_on_open_files_above_the_hard_one_is_refused_where_it_may_not_be_raised() {
+    let mut command = Command::new("sh");
+    if nix::unistd::geteuid().is_root() {
+        if !child::has("setpriv") {
+            return;
+        }
+        command = Command::new("setpriv");
+        command.args(["--inh-caps=-sys_resource", "--bounding-set=-sys_resource"]);
+        command.arg("sh");
+    }
+    let mut daemon = limited(command);
+    assert_eq!(daemon.wait_for_exit().code(), Some(nix::libc::EPERM));
+    let told = "failed to set the limit on open files to 300 (the hard limit is 200): \
+                Operation not permitted\n";
+    assert!(daemon.log().contains(told), "{}", daemon.log());
+}
+
+/// Asks for 300 open files where 200 are allowed.
+fn limited(mut command: Command) -> Daemon {
+    command.args(["-c", "ulimit -n 200; exec \"$0\" \"$@\""]);
+    Start::new(Program::Ours)
+        .options(["--interval=0", "--port=127.0.0.1:0", "--open-files=300"])
+        .start_by(command)
 }
 
 #[test]
@@ -366,24 +432,43 @@ fn each_generation_has_a_control_group_which_ends_with_it() {
     let Some(group) = ControlGroup::new("ends") else {
         return;
     };
-    let parent = group.path();
-    // Its helper has left the process group, but cannot leave the control group.
-    let mut daemon = Start::new(Program::Ours)
+    let (daemon, helper) = start_in(&group);
+    assert_ended(daemon, helper, &group);
+}
+
+#[test]
+fn control_group_of_a_worker_ends_with_it_after_an_upgrade_too() {
+    let Some(group) = ControlGroup::new("upgrade") else {
+        return;
+    };
+    let (daemon, helper) = start_in(&group);
+    daemon.wait_for_generations(&[1]);
+    daemon.signal(Signal::SIGUSR2);
+    daemon.wait_for_log("goes on with generation 1");
+    assert_ended(daemon, helper, &group);
+}
+
+/// Its helper has left the process group, but cannot leave the control group.
+fn start_in(group: &ControlGroup) -> (Daemon, i32) {
+    let daemon = Start::new(Program::Ours)
+        .files()
         .options([
             "--interval=0",
             "--stop-timeout=0.3",
-            &format!("--cgroup={}", parent.display()),
+            &format!("--cgroup={}", group.path().display()),
         ])
         .shell("trap '' TERM; setsid sleep 603 & echo helper $!; while :; do sleep 0.1; done")
         .start();
     let log = daemon.wait_for_log("helper ");
-    let helper: i32 = log
-        .lines()
-        .find_map(|line| line.strip_prefix("helper ")?.parse().ok())
-        .unwrap();
-    let helper = wait_for("the helper's own session", || {
-        is_running(helper).then_some(helper)
+    let helper = number_after(&log, "helper ");
+    daemon.wait("the helper's own session", || {
+        let session = getsid(Some(Pid::from_raw(helper))).unwrap();
+        (session.as_raw() == helper).then_some(())
     });
+    (daemon, helper)
+}
+
+fn assert_ended(mut daemon: Daemon, helper: i32, group: &ControlGroup) {
     let log = daemon.stop();
     assert!(log.contains("sending KILL"), "{log}");
     wait_for("the helper's end", || (!is_running(helper)).then_some(()));

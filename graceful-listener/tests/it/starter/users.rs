@@ -7,10 +7,10 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{User, chown, geteuid};
 
-use super::daemon::{Program, Start, proc_status, stderr};
+use super::daemon::{Program, Start, finish, proc_status, stderr, stdout};
 use super::log_commands::{command, keeper};
-use crate::child;
 use crate::control_group::ControlGroup;
+use crate::{child, executable};
 
 fn can_become_another() -> bool {
     let can = geteuid().is_root();
@@ -261,4 +261,100 @@ fn delegated_control_group_is_given_to_the_user() {
     assert_eq!(group.below(), [own]);
     daemon.stop();
     assert!(group.below().is_empty());
+}
+
+#[test]
+fn control_group_that_is_named_is_not_given_to_the_user() {
+    if !can_become_another() {
+        return;
+    }
+    let Some(group) = ControlGroup::new("named") else {
+        return;
+    };
+    let named = format!("--cgroup={}", group.path().display());
+    let mut daemon = start(&[&named]).program(&["sleep", "654"]).start();
+    assert_eq!(daemon.wait_for_exit().code(), Some(255));
+    let log = daemon.log();
+    assert!(
+        log.contains("no control group that can be written to"),
+        "{log}"
+    );
+    assert_eq!(fs::metadata(group.path()).unwrap().uid(), 0);
+}
+
+#[test]
+fn number_may_stand_for_a_user_or_need_a_group() {
+    if !can_become_another() {
+        return;
+    }
+    let nobody = nobody();
+    let number = format!("--user={}", nobody.uid);
+    let named = Start::new(Program::Ours)
+        .options(["--interval=0", &number])
+        .shell("id; echo home $HOME; exec sleep 655")
+        .start();
+    let home = format!("home {}\n", nobody.dir.display());
+    let log = named.wait_for_log(&home);
+    let id = format!("uid={}(nobody) gid={}", nobody.uid, nobody.gid);
+    assert!(log.contains(&id), "{log}");
+
+    // As in a container without a list of users.
+    let nameless = ["--interval=0", "--user=3999999999"];
+    let output = Start::new(Program::Ours).options(nameless).run();
+    assert_eq!(output.status.code(), Some(255));
+    let text = stderr(&output);
+    assert!(text.contains("has no name, so a group is needed"), "{text}");
+    let daemon = Start::new(Program::Ours)
+        .options(nameless)
+        .options(["--group=3999999998"])
+        .shell("id; exec sleep 656")
+        .start();
+    let log = daemon.wait_for_log("uid=");
+    let id = "uid=3999999999 gid=3999999998 groups=3999999998\n";
+    assert!(log.contains(id), "{log}");
+}
+
+#[test]
+fn variables_of_the_user_are_there_after_an_upgrade_too() {
+    if !can_become_another() {
+        return;
+    }
+    let daemon = start(&[])
+        .shell("echo home $HOME of $LOGNAME; exec sleep 657")
+        .start();
+    let told = format!("home {} of nobody\n", nobody().dir.display());
+    daemon.wait_for_log(&told);
+    daemon.signal(Signal::SIGUSR2);
+    daemon.wait_for_log("goes on with generation 1");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_logs(&told, 2);
+}
+
+#[test]
+fn status_is_told_to_the_user() {
+    if !can_become_another() || !child::has("setpriv") {
+        return;
+    }
+    let daemon = start(&["--pid-file=pid"])
+        .program(&["sleep", "658"])
+        .start();
+    daemon.wait("the pid file", || daemon.read("pid"));
+    // Where it is built, the user may not be allowed to look.
+    let copy = daemon.path("copy");
+    executable::copy(&Program::Ours.path(), &copy);
+    let nobody = nobody();
+    let uid = format!("--reuid={}", nobody.uid);
+    let gid = format!("--regid={}", nobody.gid);
+    let ask = || {
+        let mut command = Command::new("setpriv");
+        command.args([&uid, &gid, "--clear-groups"]).arg(&copy);
+        command.args(["--status", "--pid-file=pid"]);
+        command.current_dir(daemon.dir.path());
+        finish(command)
+    };
+    daemon.wait("the status", || {
+        // It is root's until the sockets are open.
+        let output = ask();
+        stdout(&output).contains(" serving ").then_some(())
+    });
 }

@@ -119,9 +119,13 @@ fn sorted(record: &Record) -> Vec<&WorkerRecord> {
     workers
 }
 
-/// Writes the time since a moment in its two largest units.
+/// Writes the time since a moment.
 fn age(since: u64) -> String {
-    let secs = Moment::from_millis(since).elapsed().as_secs();
+    in_two_units(Moment::from_millis(since).elapsed().as_secs())
+}
+
+/// Writes a time in its two largest units.
+fn in_two_units(secs: u64) -> String {
     match secs {
         0..60 => format!("{secs}s"),
         60..3600 => format!("{}m{:02}s", secs / 60, secs % 60),
@@ -147,4 +151,25 @@ fn mebibytes(bytes: Option<u64>) -> String {
         || "-".into(),
         |bytes| format!("{:.1} MiB", bytes as f64 / 1048576.0),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_their_two_largest_units() {
+        for (secs, told) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m00s"),
+            (3599, "59m59s"),
+            (3600, "1h00m"),
+            (86399, "23h59m"),
+            (86400, "1d00h"),
+            (31 * 86400 + 7 * 3600, "31d07h"),
+        ] {
+            assert_eq!(in_two_units(secs), told);
+        }
+    }
 }
