@@ -209,26 +209,22 @@ impl Supervisor {
                 Ok(()) => false,
                 Err(error) => {
                     pending.again_at = Some(now + AGAIN);
-                    self.cannot_answer(&pending.name, &error)
+                    self.cannot_answer(&pending.name, &error);
+                    true
                 }
             }
         });
         self.pending = pending;
     }
 
-    /// Returns true if it is to be tried again.
-    fn cannot_answer(&mut self, name: &OsStr, error: &std::io::Error) -> bool {
-        if error.kind() == std::io::ErrorKind::NotFound {
-            // Whoever asked has taken the question back.
-            return false;
-        }
+    /// Has it tried again.
+    fn cannot_answer(&mut self, name: &OsStr, error: &std::io::Error) {
         self.host.log.line(format_args!(
             "failed to answer {}: {}",
             printable(&name.to_string_lossy()),
             reason(error)
         ));
         self.scan_at = Some(Moment::now() + AGAIN);
-        true
     }
 
     /// Returns how a command went; `None` if that is still to be seen.

@@ -100,7 +100,7 @@ impl Inbox {
     /// # Errors
     ///
     /// Fails if it could not be moved. If only the text could not be written, on a full
-    /// disk, it is moved without.
+    /// disk, it is moved without. A request that is there no more needs no answer.
     pub(crate) fn answer(&self, name: &OsStr, answer: Result<&str, &str>) -> io::Result<()> {
         let (to, text) = match answer {
             Ok(text) => (&self.done, text),
@@ -122,8 +122,13 @@ impl Inbox {
             Ok(()) => ignore_missing(fs::remove_file(request)),
             Err(error) => {
                 drop(fs::remove_file(&draft));
+                let metadata = match fs::symlink_metadata(&request) {
+                    // Whoever asked has taken the question back.
+                    Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    other => other?,
+                };
                 // Who reads answers must not come upon a FIFO.
-                if !fs::symlink_metadata(&request)?.is_file() {
+                if !metadata.is_file() {
                     return Err(error);
                 }
                 fs::rename(request, to.join(name))

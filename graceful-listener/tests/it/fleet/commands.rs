@@ -247,3 +247,25 @@ fn without_inotify_it_is_looked_every_second() {
     fleet.remove_program("web");
     fleet.wait_for_log("web: removed");
 }
+
+#[test]
+fn answer_that_cannot_be_written_is_tried_again_unless_the_question_is_taken_back() {
+    let fleet = Fleet::with("web", &SLEEP.replace("0s", "1h"));
+    fleet.wait_for("web", &["STARTING"]);
+    fleet.submit("start-web");
+    fleet.wait_for_log("command start-web");
+    fs::remove_file(fleet.path().join("inbox/start-web")).unwrap();
+    for place in ["done", "failed"] {
+        fs::remove_dir(fleet.path().join(place)).unwrap();
+    }
+    fleet.submit("stop-web");
+    fleet.wait_for_log("failed to answer stop-web");
+    fs::create_dir(fleet.path().join("done")).unwrap();
+    assert_eq!(fleet.answer("stop-web").unwrap(), "web is stopped");
+    let log = fleet.log();
+    assert!(!log.contains("failed to answer start-web"), "{log}");
+    let done = log
+        .lines()
+        .filter(|line| line.ends_with("command stop-web"));
+    assert_eq!(done.count(), 1, "{log}");
+}
