@@ -246,6 +246,18 @@ fn without_inotify_it_is_looked_every_second() {
     fleet.command("stop-web").unwrap();
     fleet.remove_program("web");
     fleet.wait_for_log("web: removed");
+    // What a link leads to does not show that the link has come anew.
+    let target = fleet.path().join("target");
+    fs::write(&target, SLEEP).unwrap();
+    let link = fleet.path().join("programs/link.toml");
+    for _ in 0..2 {
+        symlink(&target, &link).unwrap();
+        fleet.wait_for("link", &["RUNNING"]);
+        fs::remove_file(&link).unwrap();
+        fleet.wait("the end of it", || {
+            fleet.program_status("link").is_null().then_some(())
+        });
+    }
 }
 
 #[test]

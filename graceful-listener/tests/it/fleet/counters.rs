@@ -1,5 +1,7 @@
 use std::fs;
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
 use super::fixture::{Fleet, SLEEP, wait_for_end};
 
 #[test]
@@ -116,4 +118,24 @@ fn command_that_counts_is_asked_again_by_the_next_supervisor() {
     fleet.start();
     wait_for_end(second);
     fleet.wait_for("pool", &["RUNNING"]);
+}
+
+#[test]
+fn command_that_counts_is_not_asked_while_the_number_is_set() {
+    let mut fleet = Fleet::empty();
+    let definition = SLEEP.to_owned() + "instances = { command = \"echo 2\", interval = \"20ms\" }";
+    fleet.program("pool", &definition);
+    fleet.start();
+    fleet.wait_for("pool", &["RUNNING"; 2]);
+    fleet.command("scale-pool-3").unwrap();
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+    let made = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+    inotify.add_watch(&fleet.path().join("run"), made).unwrap();
+    for _ in 0..3 {
+        fleet.command("signal-pool-CONT").unwrap();
+    }
+    let events = inotify.read_events().unwrap_or_default();
+    let mut names = events.iter().filter_map(|event| event.name.as_deref());
+    let asked = names.find(|name| name.as_encoded_bytes().starts_with(b"pool.counter"));
+    assert_eq!(asked, None);
 }

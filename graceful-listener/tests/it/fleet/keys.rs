@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use super::fixture::{Fleet, SLEEP, shell, wait_for_end};
 
@@ -286,6 +287,19 @@ fn crash_is_repaired_without_waiting_for_what_it_depends_on() {
 }
 
 #[test]
+fn program_that_is_stopped_waits_for_nothing() {
+    let mut fleet = Fleet::empty();
+    fleet.program("web", &format!("{SLEEP}depends_on = [\"base\"]"));
+    fleet.program("base", &format!("{SLEEP}autostart = false"));
+    fleet.start();
+    fleet.wait("it to wait", || {
+        (fleet.program_status("web")["waiting_for"] == "base").then_some(())
+    });
+    fleet.command("stop-web").unwrap();
+    assert!(fleet.program_status("web")["waiting_for"].is_null());
+}
+
+#[test]
 fn circle_of_dependencies_is_refused() {
     let mut fleet = Fleet::with("a", SLEEP);
     fleet.wait_for("a", &["RUNNING"]);
@@ -374,6 +388,32 @@ fn program_that_is_not_ready_in_time_is_ended_and_tried_again() {
     let told = |line: &&str| line.contains("it is not ready after ");
     assert_eq!(log.lines().filter(told).count(), 2, "{log}");
     assert!(fleet.children().is_empty());
+}
+
+#[test]
+fn program_of_another_user_can_say_that_it_is_ready() {
+    if !crate::child::has("perl") {
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        crate::child::left_out("only root can become another user");
+        return;
+    }
+    let mut fleet = Fleet::empty();
+    fs::set_permissions(fleet.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let definition = r#"
+command = "perl"
+arguments = ["-MSocket", "-e", '''
+    socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die;
+    send($s, "READY=1", 0, pack_sockaddr_un($ENV{NOTIFY_SOCKET})) or die $!;
+    sleep 600;
+''']
+user = "nobody"
+ready = "notify"
+"#;
+    fleet.program("web", definition);
+    fleet.start();
+    fleet.wait_for("web", &["RUNNING"]);
 }
 
 /// A program that sends whatever files are put before it.

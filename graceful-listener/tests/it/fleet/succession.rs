@@ -251,6 +251,43 @@ fn adopted_pool_can_be_stopped_before_it_is_counted_again() {
 }
 
 #[test]
+fn job_that_is_done_once_more_has_one_place_for_the_next_supervisor() {
+    let script = "[ -e once ] && exec sleep 600; echo > once";
+    let mut fleet = Fleet::with(
+        "job",
+        &shell(script, "restart = \"never\"\ndirectory = \".\""),
+    );
+    fleet.wait_for("job", &["EXITED"]);
+    fleet.command("restart-job").unwrap();
+    let before = fleet.wait_for("job", &["RUNNING"]);
+    fleet.kill();
+    fleet.start();
+    fleet.wait_for_log("adopted 1 processes");
+    fleet.command("signal-job-CONT").unwrap();
+    assert_eq!(fleet.wait_for("job", &["RUNNING"]), before);
+}
+
+#[test]
+fn generation_that_was_not_written_down_is_known_by_its_processes() {
+    let mut fleet = Fleet::with("web", SLEEP);
+    fleet.wait_for("web", &["RUNNING"]);
+    fleet.command("restart-web").unwrap();
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.kill();
+    // The disk was full, say.
+    let path = fleet.path().join("run/web.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let older = text.replace("\"generation\":2", "\"generation\":1");
+    assert_ne!(older, text);
+    fs::write(path, older).unwrap();
+    fleet.start();
+    fleet.wait_for_log("adopted 1 processes");
+    fleet.command("restart-web").unwrap();
+    assert_ne!(fleet.wait_for("web", &["RUNNING"]), before);
+    assert_eq!(fleet.program_status("web")["generation"], 3);
+}
+
+#[test]
 fn job_that_ended_while_nobody_looked_is_not_done_again() {
     let mut fleet = Fleet::with("job", &shell("exec sleep 600", "restart = \"never\""));
     let before = fleet.wait_for("job", &["RUNNING"]);

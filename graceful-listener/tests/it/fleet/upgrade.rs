@@ -113,3 +113,74 @@ fn what_a_process_has_left_is_killed_after_an_upgrade() {
     fleet.command("upgrade").unwrap();
     wait_for_end(left);
 }
+
+#[test]
+fn program_whose_file_is_gone_is_known_as_such_after_an_upgrade() {
+    let script = "trap 'while ! [ -e go ]; do sleep 0.02; done; exit' TERM; echo > up; \
+                  while :; do sleep 0.02; done";
+    let fleet = Fleet::with(
+        "web",
+        &shell(script, "directory = \".\"\nstop_timeout = \"1h\""),
+    );
+    fleet.wait_for_file("up");
+    fleet.remove_program("web");
+    fleet.wait_for_log("its file is gone, stopping it");
+    fleet.command("upgrade").unwrap();
+    fs::write(fleet.path().join("go"), "").unwrap();
+    fleet.wait_for_log("web: removed");
+    let log = fleet.log();
+    assert_eq!(log.matches("its file is gone, stopping it").count(), 1);
+}
+
+#[test]
+fn generation_that_was_given_up_is_not_begun_again_after_an_upgrade() {
+    let listen = "listen = [\"127.0.0.1:0\"]\ninstances = 2\nstop_timeout = \"1h\"\nretries = 0";
+    let fleet = Fleet::with("web", &format!("{SLEEP}{listen}"));
+    let before = fleet.wait_for("web", &["RUNNING"; 2]);
+    // When the second one fails, the first one is there, and takes its time to end.
+    let script = "[ $FLEET_INSTANCE = 1 ] && { while ! [ -e up ]; do sleep 0.02; done; exit 3; }; \
+                  trap 'while ! [ -e go ]; do sleep 0.02; done; exit' TERM; echo > up; \
+                  while :; do sleep 0.02; done";
+    let bad = shell(script, &format!("directory = \".\"\n{listen}"));
+    fleet.program("web", &bad.replace("\"0s\"", "\"1h\""));
+    let error = || fleet.program_status("web")["error"].clone();
+    fleet.wait("an error", || error().is_string().then_some(()));
+    let why = error();
+    assert!(
+        why.as_str().unwrap().contains("generation 2 is FATAL"),
+        "{why}"
+    );
+    fleet.command("upgrade").unwrap();
+    assert_eq!(error(), why);
+    fs::write(fleet.path().join("go"), "").unwrap();
+    assert_eq!(fleet.wait_for("web", &["RUNNING"; 2]), before);
+    assert_eq!(error(), why);
+}
+
+#[test]
+fn number_that_was_counted_holds_after_an_upgrade() {
+    let mut fleet = Fleet::empty();
+    let definition = SLEEP.to_owned()
+        + "directory = \".\"\ninstances = { command = \"sleep $(cat pause); echo 2\", interval = \"20ms\" }";
+    fleet.write("pause", "0\n");
+    fleet.program("pool", &definition);
+    fleet.start();
+    let before = fleet.wait_for("pool", &["RUNNING"; 2]);
+    fleet.write("pause", "600\n");
+    fleet.command("upgrade").unwrap();
+    assert_eq!(fleet.program_status("pool")["wanted"], 2);
+    assert_eq!(fleet.wait_for("pool", &["RUNNING"; 2]), before);
+}
+
+#[test]
+fn room_that_was_kept_for_a_pid_file_is_given_back_after_an_upgrade() {
+    let definition = shell("exit 3", "backoff = \"1h\"\nbackoff_max = \"1h\"");
+    let fleet = Fleet::with("web", &definition.replace("\"0s\"", "\"1h\""));
+    fleet.wait_for("web", &["BACKOFF"]);
+    let room = fleet.path().join("run/web.0.new");
+    assert!(room.exists());
+    fleet.command("upgrade").unwrap();
+    assert!(room.exists());
+    fleet.command("stop-web").unwrap();
+    assert!(!room.exists());
+}
