@@ -282,15 +282,20 @@ impl Supervisor {
 
     /// Ends what a process has left of which the file at `path` tells.
     fn end_rest(&mut self, path: &Path, identity: &Identity, note: &Note) {
-        let cgroup = note.cgroup().filter(|_| identity.boot == self.host.boot);
         let kill_at = Some(Moment::now() + STRANGER);
-        let mut left = Leftovers::new(identity.pid, None, cgroup, kill_at);
-        if left.are_gone() {
+        let is_of_now = identity.boot == self.host.boot;
+        let left = is_of_now.then(|| note.find_left(identity, kill_at));
+        let Some(mut left) = left.flatten() else {
             drop(fs::remove_file(path));
             return;
-        }
-        Note::hand_on(path, &self.host.run, &mut left);
-        left.signal_strays(Signal::TERM);
+        };
+        left.note = if path.extension() == Some(OsStr::new(note::LEFT)) {
+            Some(path.into())
+        } else {
+            let to = Note::left(path, identity.pid);
+            fs::rename(path, &to).is_ok().then_some(to)
+        };
+        left.signal(Signal::TERM);
         self.leftovers.push(left);
     }
 

@@ -1,3 +1,4 @@
+use std::fs;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -161,7 +162,7 @@ impl Instance {
         let Some(process) = &self.process else {
             let is_coming = self.machine.is_wanted() && self.machine.is_moving();
             if !is_coming && std::mem::take(&mut self.has_room) {
-                let _ = std::fs::remove_file(Note::draft(&host.run, program, self.index));
+                let _ = fs::remove_file(Note::draft(&host.run, program, self.index));
             }
             return;
         };
@@ -367,7 +368,9 @@ impl Instance {
         let mut left = Leftovers::of(process, self.cgroup.take(), Some(kill_at));
         let path = Note::path(&host.run, program, self.index, self.generation);
         if let Some(left) = &mut left {
-            Note::hand_on(&path, &host.run, left);
+            // The room of the file itself is for the next process.
+            let to = Note::left(&path, pid);
+            left.note = fs::copy(&path, &to).is_ok().then_some(to);
             if told {
                 left.signal_strays(stop_signal);
             } else {
@@ -480,7 +483,7 @@ pub(crate) fn key(process: &Process) -> u64 {
 fn file_length(recipe: &Recipe, host: &Host, program: &str) -> u64 {
     recipe
         .log_file(host, program)
-        .and_then(|path| std::fs::metadata(path).ok())
+        .and_then(|path| fs::metadata(path).ok())
         .map_or(0, |metadata| metadata.len())
 }
 

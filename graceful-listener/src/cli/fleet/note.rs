@@ -2,8 +2,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::recipe::{INSTANCE, PROGRAM};
 use crate::cli::moment::Moment;
-use crate::cli::process::{Cgroup, Leftovers};
+use crate::cli::process::{Cgroup, Identity, Leftovers};
 
 /// What the pid file of an instance says beside who its process is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -35,12 +36,38 @@ impl Note {
         run.join(format!("{program}.{index}.{DRAFT}"))
     }
 
-    /// Has the pid file of a process that has ended tell of what is left in its
-    /// control group, if there is one.
-    pub(crate) fn hand_on(path: &Path, run: &Path, left: &mut Leftovers) {
-        let name = left.cgroup().and_then(|cgroup| cgroup.path().file_name());
-        let to = name.map(|name| run.join(name).with_added_extension(LEFT));
-        left.note = to.filter(|to| fs::rename(path, to).is_ok());
+    /// Returns the place of the file that tells of what a process has left that had the
+    /// pid file `path`.
+    pub(crate) fn left(path: &Path, pid: i32) -> PathBuf {
+        path.with_extension(format!("{pid}.{LEFT}"))
+    }
+
+    /// Returns what a process that has ended has left, if anything.
+    pub(crate) fn find_left(
+        &self,
+        identity: &Identity,
+        kill_at: Option<Moment>,
+    ) -> Option<Leftovers> {
+        let (pid, cgroup) = (identity.pid, self.cgroup());
+        let left = match (identity.find(), cgroup) {
+            // While nobody has reaped it, its group is its own.
+            (Ok(Some(process)), cgroup) => return Leftovers::of(process, cgroup, kill_at),
+            (_, Some(cgroup)) => Leftovers::new(pid, None, Some(cgroup), kill_at),
+            (_, None) => Leftovers::in_group(pid, |pid| self.has_started(pid), kill_at),
+        };
+        (!left.are_gone()).then_some(left)
+    }
+
+    /// Returns true if a process has been started by the instance, or by what that has
+    /// started, as its environment tells.
+    fn has_started(&self, pid: i32) -> bool {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let has = |name: &str, value: &str| {
+            let expected = format!("{name}={value}");
+            let mut variables = environment.split(|byte| *byte == 0);
+            variables.any(|variable| variable == expected.as_bytes())
+        };
+        has(PROGRAM, &self.program) && has(INSTANCE, &self.index.to_string())
     }
 
     /// Writes the lines that follow the identity.

@@ -130,7 +130,7 @@ impl Recipe {
         }
         variables::remove_ours(&mut variables);
         variables.extend(self.definition.environment.iter().cloned());
-        variables.insert("FLEET_PROGRAM".into(), program.into());
+        variables.insert(PROGRAM.into(), program.into());
         Ok(variables)
     }
 
@@ -195,7 +195,7 @@ impl Recipe {
         let mut variables = self
             .variables(host, program, account.as_ref())
             .map_err(Refusal::own)?;
-        variables.insert("FLEET_INSTANCE".into(), index.to_string().into());
+        variables.insert(INSTANCE.into(), index.to_string().into());
         if matches!(self.definition.ready, Ready::Notify { .. }) {
             variables.insert("NOTIFY_SOCKET".into(), host.notify.clone());
         }
@@ -280,6 +280,9 @@ fn socket_name(text: &str, host: &Host) -> Option<PortName> {
     }
 }
 
+/// The variables by which a process knows what it is, and we know what it has started.
+pub(super) const PROGRAM: &str = "FLEET_PROGRAM";
+pub(super) const INSTANCE: &str = "FLEET_INSTANCE";
 /// Whatever the one who started the supervisor has set.
 const DEFAULT_SIGNALS: [Signal; 11] = [
     Signal::HUP,

@@ -16,7 +16,7 @@ pub(crate) struct Leftovers {
     /// Not known if it had ended before anybody looked.
     process: Option<Process>,
     cgroup: Option<Cgroup>,
-    /// The others of its group, where its pidfd does not reach them.
+    /// The others of its group, where no pidfd of its own reaches them.
     members: Option<Members>,
     /// When they are killed if they have not ended by then.
     pub(crate) kill_at: Option<Moment>,
@@ -42,6 +42,19 @@ impl Leftovers {
             kill_at,
             note: None,
             fresh_until: Moment::now() + AFTER_THE_END,
+        }
+    }
+
+    /// Takes note of what is left in the group of a process that ended while nobody looked,
+    /// if `is_ours` is true of any there.
+    pub(crate) fn in_group(
+        pid: pid_t,
+        is_ours: impl Fn(pid_t) -> bool,
+        kill_at: Option<Moment>,
+    ) -> Self {
+        Self {
+            members: Some(Members::recognised(pid, is_ours)),
+            ..Self::new(pid, None, None, kill_at)
         }
     }
 

@@ -13,8 +13,8 @@ use crate::cli::moment::Moment;
 /// Those that a process that is reaped has left in the group it led, each held by its
 /// pidfd.
 ///
-/// Only kernels before 6.9 need it: there the pidfd of the process does not reach its
-/// group. The group's number is nobody else's while one of those held is in it and not
+/// It is needed on kernels before 6.9, where the pidfd of the process does not reach its
+/// group, and where nobody had one when the process was reaped. The group's number is nobody else's while one of those held is in it and not
 /// reaped; when none is, whoever has the number is left alone.
 #[derive(Debug)]
 pub(crate) struct Members {
@@ -36,8 +36,7 @@ impl Members {
             group,
             held: Vec::new(),
         };
-        // Mostly nothing is left, and not every process of the machine has to be asked.
-        if kill(Pid::from_raw(-leader.pid()), None) == Err(Errno::ESRCH) {
+        if is_empty(group) {
             return members;
         }
         members.held = find(group);
@@ -46,6 +45,22 @@ impl Members {
             members.held.clear();
         }
         members
+    }
+
+    /// Finds those in the group of a process of which only the number is known, if `is_ours`
+    /// is true of any there.
+    pub(crate) fn recognised(group: pid_t, is_ours: impl Fn(pid_t) -> bool) -> Self {
+        let group = Pid::from_raw(group);
+        let mut held = Vec::new();
+        if !is_empty(group) {
+            held = find(group);
+        }
+        held.retain(|held| is_ours(held.pid()) && is_in(held, group));
+        // A process that has the number leads a group of its own.
+        if getpgid(Some(group)) != Err(Errno::ESRCH) {
+            held.clear();
+        }
+        Self { group, held }
     }
 
     /// Goes on holding them after `exec`.
@@ -109,6 +124,13 @@ fn send(members: &[Process], signal: Signal) {
     for member in members {
         let _ = member.signal(signal);
     }
+}
+
+/// Returns true if nobody is in a group.
+///
+/// Mostly nothing is left, and not every process of the machine has to be asked.
+fn is_empty(group: Pid) -> bool {
+    kill(Pid::from_raw(-group.as_raw()), None) == Err(Errno::ESRCH)
 }
 
 /// Takes hold of all that are in a group.

@@ -225,6 +225,11 @@ impl Fleet {
         self.files_called("pid")
     }
 
+    /// Returns the files that tell a supervisor after this one what is left of processes.
+    pub(super) fn left_files(&self) -> Vec<PathBuf> {
+        self.files_called("left")
+    }
+
     fn files_called(&self, ending: &str) -> Vec<PathBuf> {
         let mut files: Vec<_> = fs::read_dir(self.path().join("run"))
             .into_iter()
@@ -246,7 +251,8 @@ impl Drop for Fleet {
             let _ = supervisor.kill();
             let _ = supervisor.wait();
         }
-        for file in [self.pid_files(), self.files_called("counter")].concat() {
+        let files = ["pid", "counter", "left"].map(|ending| self.files_called(ending));
+        for file in files.concat() {
             let text = fs::read_to_string(file).unwrap_or_default();
             let pid = text
                 .lines()

@@ -1,4 +1,8 @@
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -321,6 +325,129 @@ fn process_of_which_nothing_else_is_known_is_ended() {
         (fleet.wait_for("web", &["RUNNING"]) != before).then_some(())
     });
     assert_eq!(fleet.children().len(), 1);
+}
+
+/// Ends a process without a supervisor, and lets its new parent reap it if it does that:
+/// then only the number of its group is left of it.
+fn end_alone(pid: u32) {
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
+    wait_for_end(pid);
+    let begun = Instant::now();
+    let is_there = || fs::exists(format!("/proc/{pid}")).unwrap();
+    while is_there() && begun.elapsed() < Duration::from_secs(10) {
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_processes_have_left_is_killed_by_the_next_supervisor() {
+    let script = "[ -e $FLEET_PROGRAM ] || { (trap '' TERM; exec sleep 617) & \
+                  echo $! > new.$FLEET_PROGRAM; mv new.$FLEET_PROGRAM $FLEET_PROGRAM; }; \
+                  exec sleep 600";
+    let definition = shell(
+        script,
+        "directory = \".\"\nrestart = \"always\"\nstop_timeout = \"1h\"",
+    );
+    let mut fleet = Fleet::empty();
+    fleet.program("watched", &definition);
+    fleet.program("alone", &definition);
+    fleet.start();
+    let [watched, alone] = ["watched", "alone"].map(|name| fleet.wait_for(name, &["RUNNING"])[0]);
+    let helpers = ["watched", "alone"].map(|name| {
+        let helper = fleet.wait_for_file(name).trim().parse().unwrap();
+        fleet.wait("it to ignore TERM", || {
+            let is_sleep = process::command_line(helper).starts_with(b"sleep\0");
+            is_sleep.then_some(helper)
+        })
+    });
+    kill(Pid::from_raw(watched.cast_signed()), Signal::SIGKILL).unwrap();
+    fleet.wait_for_log("watched:0 RUNNING -> EXITED");
+    assert_eq!(fleet.left_files().len(), 1);
+    fleet.kill();
+    end_alone(alone);
+    // Only files tell of them now; they are not lost with a supervisor.
+    for _ in 0..2 {
+        fleet.start();
+        fleet.wait("its inbox to be looked at", || {
+            fleet.command("signal-watched-CONT").ok()
+        });
+        fleet.kill();
+    }
+    fleet.start();
+    helpers.into_iter().for_each(wait_for_end);
+    fleet.wait("the end of the files", || {
+        fleet.left_files().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn what_is_left_of_a_process_that_ended_without_a_supervisor_is_told_to_end() {
+    // One that knows nothing of us is in the group, too.
+    let script = "sleep 618 & \
+                  env -i sh -c 'trap \"echo > told; exit\" TERM; echo > up; while :; do sleep 0.02; done' & \
+                  exec sleep 600";
+    let mut fleet = Fleet::with(
+        "web",
+        &shell(script, "directory = \".\"\nrestart = \"always\""),
+    );
+    let before = fleet.wait_for("web", &["RUNNING"]);
+    fleet.wait_for_file("up");
+    fleet.kill();
+    end_alone(before[0]);
+    fleet.start();
+    fleet.wait_for_file("told");
+    fleet.wait("the end of the group", || {
+        process::group(before[0]).is_empty().then_some(())
+    });
+    fleet.wait("another process", || {
+        (fleet.wait_for("web", &["RUNNING"]) != before).then_some(())
+    });
+}
+
+#[test]
+fn group_of_strangers_is_never_taken_for_what_a_process_has_left() {
+    let ours = [("FLEET_PROGRAM", "web"), ("FLEET_INSTANCE", "0")];
+    let others = [("FLEET_PROGRAM", "web"), ("FLEET_INSTANCE", "1")];
+    for (variables, leader_lives, boot) in [
+        (others, false, None),
+        (ours, true, None),
+        (ours, false, Some("another")),
+    ] {
+        let mut fleet = Fleet::with("web", SLEEP);
+        let before = fleet.wait_for("web", &["RUNNING"]);
+        fleet.kill();
+        let stranger = |group: i32| {
+            let mut command = Command::new("cat");
+            command.env_clear().envs(variables).process_group(group);
+            command.stdin(Stdio::piped()).spawn().unwrap()
+        };
+        let mut leader = stranger(0);
+        let number = leader.id();
+        let mut member = stranger(number.cast_signed());
+        if !leader_lives {
+            leader.kill().unwrap();
+            leader.wait().unwrap();
+        }
+        // The number once was the program's.
+        let file = &fleet.pid_files()[0];
+        let text = fs::read_to_string(file).unwrap();
+        let (_, rest) = text.split_once('\n').unwrap();
+        let (rest, of_then) = rest.split_once("boot ").unwrap();
+        let (now, note) = of_then.split_once('\n').unwrap();
+        let boot = boot.unwrap_or(now);
+        fs::write(file, format!("{number}\n{rest}boot {boot}\n{note}")).unwrap();
+        fleet.start();
+        fleet.wait("another process", || {
+            (fleet.wait_for("web", &["RUNNING"]) != before).then_some(())
+        });
+        // A signal would end it before it reads that there is no more.
+        drop(member.stdin.take());
+        assert!(member.wait().unwrap().success(), "{variables:?} {boot}");
+        drop(leader.stdin.take());
+        let end = leader.wait().unwrap();
+        assert_eq!(end.success(), leader_lives, "{variables:?} {boot}");
+        kill(Pid::from_raw(before[0].cast_signed()), Signal::SIGKILL).unwrap();
+    }
 }
 
 #[test]
