@@ -153,7 +153,7 @@ fn what_is_no_file_in_the_inbox_is_told_and_does_nothing() {
 fn start_that_comes_to_nothing_is_failed() {
     let definition = format!(
         "{}autostart = false\n",
-        shell("exit 7", "retries = 0").replace("\"0s\"", "\"5s\"")
+        shell("exit 7", "retries = 0").replace("\"0s\"", "\"1h\"")
     );
     let fleet = Fleet::with("web", &definition);
     fleet.wait_for("web", &["STOPPED"]);
@@ -166,7 +166,7 @@ fn start_that_comes_to_nothing_is_failed() {
 
 #[test]
 fn stop_that_comes_in_between_fails_the_start() {
-    let definition = SLEEP.replace("0s", "30s");
+    let definition = SLEEP.replace("0s", "1h");
     let fleet = Fleet::with("web", &definition);
     fleet.wait_for("web", &["STARTING"]);
     fleet.submit("start-web");

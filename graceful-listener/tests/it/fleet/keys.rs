@@ -467,7 +467,7 @@ fn time_that_a_program_asks_for_is_given_to_it() {
     if !crate::child::has("perl") {
         return;
     }
-    let fleet = Fleet::with("web", &format!("{TALKER}ready_timeout = \"5s\""));
+    let fleet = Fleet::with("web", &format!("{TALKER}ready_timeout = \"10s\""));
     let pids = fleet.wait_for("web", &["STARTING"]);
     let begun = std::time::Instant::now();
     say(&fleet, "EXTEND_TIMEOUT_USEC=600000000\nSTATUS=slow");
@@ -476,7 +476,7 @@ fn time_that_a_program_asks_for_is_given_to_it() {
         (status == "slow").then_some(())
     });
     fleet.wait("more time than it had", || {
-        (begun.elapsed().as_millis() > 5500).then_some(())
+        (begun.elapsed().as_millis() > 10_500).then_some(())
     });
     say(&fleet, "READY=1");
     assert_eq!(fleet.wait_for("web", &["RUNNING"]), pids);

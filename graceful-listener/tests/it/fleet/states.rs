@@ -73,7 +73,7 @@ fn worker_that_exits_in_its_start_second_is_tried_again_and_then_given_up() {
         "echo tried >> tries; echo out; echo why >&2; exit 3",
         "retries = 2\nbackoff = \"10ms\"",
     )
-    .replace("\"0s\"", "\"5s\"");
+    .replace("\"0s\"", "\"1h\"");
     let fleet = Fleet::with("web", &format!("{definition}directory = \".\""));
     fleet.wait_for("web", &["FATAL"]);
     let tries = fs::read_to_string(fleet.path().join("tries")).unwrap();
@@ -103,7 +103,7 @@ fn pauses_between_failed_starts_double_up_to_their_cap() {
         "date +%s%N >> times; exit 1",
         "retries = 5\nbackoff = \"100ms\"\nbackoff_max = \"300ms\"\ndirectory = \".\"",
     )
-    .replace("\"0s\"", "\"5s\"");
+    .replace("\"0s\"", "\"1h\"");
     let fleet = Fleet::with("web", &definition);
     fleet.wait_for("web", &["FATAL"]);
     let text = fs::read_to_string(fleet.path().join("times")).unwrap();
@@ -181,7 +181,7 @@ fn forking_worker_is_not_mistaken_for_one_that_runs() {
         "(trap '' TERM; exec sleep 600) & echo $! > child",
         "restart = \"always\"\nretries = 0\nstop_timeout = \"200ms\"\ndirectory = \".\"",
     )
-    .replace("\"0s\"", "\"5s\"");
+    .replace("\"0s\"", "\"1h\"");
     let fleet = Fleet::with("web", &definition);
     fleet.wait_for("web", &["FATAL"]);
     let child: u32 = fleet.wait_for_file("child").trim().parse().unwrap();
@@ -268,7 +268,7 @@ fn rolling_restart_halts_at_an_instance_that_does_not_come_up() {
     let before = fleet.wait_for("web", &["RUNNING"; 3]);
     fleet.program(
         "web",
-        "command = \"false\"\ninstances = 3\nretries = 0\nstart_seconds = \"5s\"",
+        "command = \"false\"\ninstances = 3\nretries = 0\nstart_seconds = \"1h\"",
     );
     fleet.wait_for("web", &["FATAL", "RUNNING", "RUNNING"]);
     let error = fleet.wait("an error", || {
