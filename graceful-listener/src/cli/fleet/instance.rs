@@ -363,6 +363,8 @@ impl Instance {
         }
         self.verdict_at = None;
         let process = self.process.take()?;
+        // Kept for what is left, its descriptor would go on telling that it has ended.
+        let _ = host.watch.remove(&process);
         let pid = process.pid();
         let kill_at = now + self.recipe.policy.stop_time;
         let mut left = Leftovers::of(process, self.cgroup.take(), Some(kill_at));

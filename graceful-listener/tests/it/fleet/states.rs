@@ -1,4 +1,5 @@
 use std::fs;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -173,6 +174,33 @@ fn what_a_dead_worker_has_left_is_ended_too() {
     let child: u32 = fleet.wait_for_file("child").trim().parse().unwrap();
     fleet.wait_for("web", &["EXITED"]);
     wait_for_end(child);
+}
+
+#[test]
+fn supervisor_sleeps_while_what_a_dead_worker_has_left_takes_its_time() {
+    let definition = shell(
+        "(trap '' TERM; exec sleep 621) & echo $! > helper; exec sleep 600",
+        "restart = \"never\"\ndirectory = \".\"\nstop_timeout = \"1h\"",
+    );
+    let fleet = Fleet::with("web", &definition);
+    let pids = fleet.wait_for("web", &["RUNNING"]);
+    let helper: u32 = fleet.wait_for_file("helper").trim().parse().unwrap();
+    fleet.wait("it to ignore TERM", || {
+        let is_sleep = process::command_line(helper).starts_with(b"sleep\0");
+        is_sleep.then_some(())
+    });
+    end(pids[0]);
+    fleet.wait_for("web", &["EXITED"]);
+    let sleeps = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", fleet.pid())).unwrap();
+        stat.rsplit(") ").next().unwrap().starts_with('S')
+    };
+    fleet.wait("it to sleep for a while", || {
+        let mut looks = (0..10).map(|_| sleep(Duration::from_millis(5)));
+        looks.all(|()| sleeps()).then_some(())
+    });
+    assert!(!process::is_gone(helper));
+    end(helper);
 }
 
 #[test]
