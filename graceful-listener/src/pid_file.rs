@@ -154,8 +154,8 @@ impl PidFile {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) if from.is_some() && read_pid(&present) == from => {}
                 Err(TryLockError::WouldBlock) if refusals < REFUSALS => {
-                    // It may be somebody who only asks, see `holder`.
-                    refusals += 1;
+                    // Who only asks, see `holder`, shares the lock, and is waited for.
+                    refusals += usize::from(present.try_lock_shared().is_err());
                     thread::sleep(Duration::from_millis(5));
                     continue;
                 }
@@ -373,7 +373,7 @@ fn io_error(action: &'static str, path: &Path, source: io::Error) -> PidFileErro
 }
 
 /// Enough for any crowd of starting processes; a dangling link would go on for ever.
-const ATTEMPTS: usize = 100;
+const ATTEMPTS: usize = 1000;
 
 /// How often a lock has to be refused before it is believed.
 const REFUSALS: usize = 10;

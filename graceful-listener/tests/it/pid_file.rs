@@ -1,11 +1,14 @@
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
 use graceful_listener::{PidFile, PidFileError};
+use nix::unistd::{Uid, geteuid, setuid};
 use tempfile::TempDir;
 
 fn place() -> (TempDir, PathBuf) {
@@ -43,6 +46,15 @@ fn contains_the_id_and_a_newline() {
     );
     assert!(pid_file.is_current());
     assert_eq!(pid_file.path(), path.canonicalize().unwrap());
+    // Everybody may read it, as far as the umask goes.
+    let other = path.with_extension("other");
+    let options = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&other);
+    let expected = options.unwrap().metadata().unwrap().mode();
+    assert_eq!(fs::metadata(&path).unwrap().mode(), expected);
 }
 
 #[test]
@@ -239,6 +251,51 @@ fn child_creates_a_pid_file() {
 }
 
 #[test]
+fn draft_of_a_process_that_was_killed_is_replaced() {
+    let (directory, path) = place();
+    // A process that gets the id of a dead one finds a draft of this name.
+    let script = format!(
+        "echo left > \"$CHILD_PID_FILE.$$.0\"; exec {} --exact pid_file::child_creates_a_pid_file",
+        std::env::current_exe().unwrap().display()
+    );
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .env("CHILD_PID_FILE", &path)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+}
+
+#[test]
+fn child_may_not_remove_its_pid_file() {
+    let Some(path) = std::env::var_os("CHILD_PID_FILE_TO_STAY").map(PathBuf::from) else {
+        return;
+    };
+    let pid_file = PidFile::create(&path).unwrap();
+    let read_only = fs::Permissions::from_mode(0o555);
+    fs::set_permissions(path.parent().unwrap(), read_only).unwrap();
+    if geteuid().is_root() {
+        setuid(Uid::from_raw(65534)).unwrap();
+    }
+    drop(pid_file);
+}
+
+#[test]
+fn file_that_may_not_be_removed_is_emptied() {
+    let (directory, path) = place();
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "pid_file::child_may_not_remove_its_pid_file"])
+        .env("CHILD_PID_FILE_TO_STAY", &path)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
 fn killed_holder_leaves_a_file_that_the_next_takes() {
     let (_directory, path) = place();
     let mut other = locked_by_another(&path, "1\n");
@@ -292,6 +349,20 @@ fn asking_for_the_holder_never_makes_one() {
         let failures = (0..50).filter(|_| PidFile::create(&path).is_err()).count();
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(failures, 0);
+    });
+}
+
+#[test]
+fn who_asks_for_a_long_time_is_not_taken_for_the_holder() {
+    let (_directory, path) = place();
+    fs::write(&path, "1\n").unwrap();
+    let asks = fs::File::open(&path).unwrap();
+    asks.lock_shared().unwrap();
+    thread::scope(|scope| {
+        let creates = scope.spawn(|| PidFile::create(&path));
+        thread::sleep(Duration::from_millis(300));
+        asks.unlock().unwrap();
+        assert!(creates.join().unwrap().is_ok());
     });
 }
 
