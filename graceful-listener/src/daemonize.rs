@@ -339,4 +339,4 @@ fn end(status: i32) -> ! {
 const READY: &str = "ready\n";
 
 /// How long a daemon that has closed its pipe may take to end.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -22,7 +22,7 @@ use nix::unistd::{ForkResult, fork};
 
 use crate::child;
 use crate::drain::eventually;
-use crate::process::is_gone;
+use crate::process::{is_gone, link};
 use crate::service::send;
 
 const ROLE: &str = "daemonize::child_detaches";
@@ -77,6 +77,7 @@ fn launch() {
     };
     eprintln!("starting as {}", std::process::id());
     fs::write(env::var_os("REPORT").unwrap(), report()).unwrap();
+    print!("in half a line");
     let then = env::var("THEN").unwrap_or_default();
     match then.as_str() {
         "exit" => exit(5),
@@ -162,7 +163,7 @@ impl Launch {
 
     fn spawn(&mut self) -> Child {
         self.command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -247,11 +248,19 @@ fn launcher_succeeds_when_the_daemon_is_ready() {
         outcome.stdout
     );
     assert!(
+        outcome.stdout.contains("in half a line"),
+        "and before the streams are let go: {}",
+        outcome.stdout
+    );
+    assert!(
         outcome.stderr.contains("starting as"),
         "what is said before it is ready is seen: {}",
         outcome.stderr
     );
     assert!(!outcome.stderr.contains("to the log"));
+    for stream in ["fd/0", "fd/1", "fd/2"] {
+        assert_eq!(link(pid, stream), Path::new("/dev/null"), "{stream}");
+    }
 }
 
 #[test]
