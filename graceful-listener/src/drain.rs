@@ -388,3 +388,24 @@ impl OpenSocket {
         self.fd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn connection_that_is_upgraded_after_the_end_was_ordered_is_cut() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let socket = Arc::new(OpenSocket::new(ours.as_raw_fd()));
+        let shared = Shared::default();
+        shared.advance(Phase::Ended);
+        assert!(theirs.read(&mut [0]).is_err(), "it is open");
+        shared.adopt(1, &socket);
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    }
+}

@@ -1,8 +1,10 @@
 //! How a service ends: nothing that was sent to it in time is lost.
 
-use std::io::{self, ErrorKind, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+mod queue;
+mod unread;
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,14 +12,13 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
+use axum::http::header::CONNECTION;
 use axum::routing::{any, get};
 use graceful_listener::{Drain, Listeners, Serve, ServeError, Served, serve};
-use nix::sys::signal::Signal;
 use tokio::sync::Semaphore;
 
-use crate::child;
 use crate::http::{Client, DEADLINE};
-use crate::service::{self, set};
+use crate::service;
 
 /// A service on a runtime of its own, in this process.
 pub(crate) struct Service {
@@ -130,6 +131,7 @@ fn app(release: &Arc<Semaphore>) -> Router {
             "/unread",
             any(async || (StatusCode::PAYLOAD_TOO_LARGE, "x".repeat(100_000))),
         )
+        .route("/persistent", get(([(CONNECTION, "keep-alive")], "hello")))
         .route("/upgrade", any(service::upgrade))
         .route(
             "/panic",
@@ -305,25 +307,6 @@ fn slow_reader_gets_all_of_its_response() {
 }
 
 #[test]
-fn response_to_a_body_that_is_not_read_is_not_destroyed_by_a_reset() {
-    let service = Service::start();
-    let mut client = service.connect_silently();
-    service.drain.start();
-    let body = "x".repeat(1 << 20);
-    let head = format!(
-        "POST /unread HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    client.send(&head).unwrap();
-    // Sending may fail when the service has closed; what it has said must arrive.
-    let _ = client.send(&body);
-    let response = client.response().unwrap();
-    assert_eq!((response.status(), response.body.len()), (413, 100_000));
-    drop(client);
-    service.end();
-}
-
-#[test]
 fn nobody_can_connect_any_more() {
     let service = Service::start();
     let held = service.connect_silently();
@@ -335,92 +318,6 @@ fn nobody_can_connect_any_more() {
     assert!(service.drain.connections() >= 1);
     drop(held);
     service.end();
-}
-
-#[test]
-fn connections_in_the_queue_are_accepted_before_it_is_closed() {
-    // Two connections fill the service: one is served, one holds the permit.
-    let service = Service::with(|serve| serve.max_connections(1).linger(DEADLINE));
-    let first = service.connect_and_ask();
-    let mut queued: Vec<_> = (0..20).map(|_| service.connect()).collect();
-    for client in &mut queued {
-        client.send(GET).unwrap();
-    }
-    assert_eq!(service.drain.connections(), 1);
-    service.drain.start();
-    for client in &mut queued {
-        let response = client.response().unwrap();
-        assert_eq!(response.body, "hello");
-        assert!(response.closes());
-    }
-    drop((first, queued));
-    assert_eq!(service.end().cut, 0);
-}
-
-/// Has the service inherit a socket as descriptor 3, and end while it has room
-/// for one connection only; returns it and the clients that are in the queue.
-fn end_with_a_queue(
-    socket: TcpListener,
-    settings: &[(&str, String)],
-) -> (service::Service, Vec<Client<TcpStream>>) {
-    let mut shell = std::process::Command::new("sh");
-    shell
-        .args(["-c", "exec \"$@\" 3<&0 0</dev/null", "sh"])
-        .stdin(OwnedFd::from(socket))
-        .env(set::MAX_CONNECTIONS, "1")
-        .envs(settings.iter().map(|(name, value)| (name, value)));
-    child::append(&mut shell, &service::Service::command());
-    let service = service::Service::start(&mut shell);
-    service.wait_for("serving address");
-    let address = service.address();
-    let mut clients: Vec<_> = (0..10).map(|_| Client::connect(address).unwrap()).collect();
-    assert_eq!(clients[0].get("/").unwrap().body, "hello");
-    for client in &mut clients[1..] {
-        client.send(GET).unwrap();
-    }
-    service.signal(Signal::SIGTERM);
-    service.wait_for("draining");
-    (service, clients)
-}
-
-#[test]
-fn queue_of_a_socket_that_nobody_else_has_is_served() {
-    let nobodys = || TcpListener::bind("127.0.0.1:0").unwrap();
-    for settings in [
-        // A worker without a socket, which binds its own.
-        [("SERVER_STARTER_PORT", ""), (set::SPECS, "127.0.0.1:0")].as_slice(),
-        // Whoever hands its sockets on like this is about to end.
-        &[("LISTEN_FDS", "1")],
-    ] {
-        let settings: Vec<_> = settings
-            .iter()
-            .map(|&(name, value)| (name, value.to_owned()))
-            .collect();
-        let (mut service, clients) = end_with_a_queue(nobodys(), &settings);
-        for mut client in clients.into_iter().skip(1) {
-            let response = client.response().unwrap();
-            assert_eq!(response.body, "hello");
-            assert!(response.closes());
-        }
-        assert!(service.wait().success());
-    }
-}
-
-#[test]
-fn queue_of_a_super_daemons_socket_is_left_to_the_next_worker() {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = socket.local_addr().unwrap().port();
-    let starters = socket.try_clone().unwrap();
-    let settings = [("SERVER_STARTER_PORT", format!("127.0.0.1:{port}=3"))];
-    let (mut service, mut clients) = end_with_a_queue(socket, &settings);
-    drop(clients.remove(0));
-    assert!(service.wait().success());
-    for _ in &clients {
-        let (mut stream, _) = starters.accept().unwrap();
-        let mut request = [0; 16];
-        let length = stream.read(&mut request).unwrap();
-        assert!(request[..length].starts_with(b"GET / "));
-    }
 }
 
 #[test]
@@ -455,6 +352,7 @@ fn end_may_be_ordered_at_once() {
     let mut upgraded = service.connect();
     upgrade(&mut upgraded);
     service.drain.end_now();
+    assert!(service.drain.is_draining());
     assert!(client.response().is_err());
     assert_eq!(upgraded.read(&mut [0]).unwrap(), 0);
     let served = service.end();
@@ -606,31 +504,22 @@ fn panic_in_a_handler_ends_its_connection_alone() {
 
 #[test]
 fn http_1_0_connections_are_answered_and_closed() {
-    let service = Service::start();
-    let mut client = service.connect_silently();
-    service.drain.start();
-    client
-        .send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-        .unwrap();
-    let response = client.response().unwrap();
-    assert_eq!(response.body, "hello");
-    // Without a word, HTTP/1.0 closes.
-    assert_eq!(response.header("connection"), None);
-    assert!(client.is_closed());
-    drop(client);
-    service.end();
-}
-
-#[test]
-fn pipelined_request_behind_a_last_response_does_not_destroy_it() {
-    let service = Service::start();
-    let mut client = service.connect_silently();
-    service.drain.start();
-    client.send(&GET.repeat(50)).unwrap();
-    let response = client.response().unwrap();
-    assert_eq!(response.body, "hello");
-    assert!(response.closes());
-    assert!(client.is_closed());
-    drop(client);
-    service.end();
+    // A handler may have something else in mind.
+    for path in ["/", "/persistent"] {
+        let service = Service::start();
+        let mut client = service.connect_silently();
+        service.drain.start();
+        client
+            .send(&format!(
+                "GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+            ))
+            .unwrap();
+        let response = client.response().unwrap();
+        assert_eq!(response.body, "hello");
+        // Without a word, HTTP/1.0 closes.
+        assert_eq!(response.header("connection"), None);
+        assert!(client.is_closed());
+        drop(client);
+        service.end();
+    }
 }

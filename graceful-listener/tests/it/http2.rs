@@ -1,6 +1,7 @@
 //! HTTP/2 loses no stream when the service ends.
 
-use std::io::{Read, Write};
+mod goaway;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::drain::Service;
-use crate::http::{DEADLINE, uninterrupted};
+use crate::http::DEADLINE;
 
 type Sender = SendRequest<Empty<Bytes>>;
 
@@ -194,6 +195,21 @@ async fn try_open_upgraded(sender: &mut Sender) -> hyper::Result<TokioIo<Upgrade
     Ok(stream)
 }
 
+/// A connection whose stream was opened before the connection was closed for being idle.
+async fn connect_and_open_upgraded(
+    address: SocketAddr,
+) -> (Sender, JoinHandle<hyper::Result<()>>, TokioIo<Upgraded>) {
+    let opened = async {
+        loop {
+            let (mut sender, end) = connect(address).await;
+            if let Ok(stream) = try_open_upgraded(&mut sender).await {
+                return (sender, end, stream);
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, opened).await.unwrap()
+}
+
 async fn assert_echo(stream: &mut TokioIo<Upgraded>) {
     stream.write_all(b"ping").await.unwrap();
     let mut echo = [0; 4];
@@ -259,16 +275,7 @@ fn connection_with_an_upgraded_stream_is_not_idle() {
             .header_read_timeout(Duration::from_secs(1))
     });
     run(async || {
-        let opened = async {
-            loop {
-                let (mut sender, end) = connect(service.address).await;
-                if let Ok(stream) = try_open_upgraded(&mut sender).await {
-                    return (sender, end, stream);
-                }
-            }
-        };
-        let opened = tokio::time::timeout(DEADLINE, opened).await;
-        let (mut sender, end, mut stream) = opened.unwrap();
+        let (mut sender, end, mut stream) = connect_and_open_upgraded(service.address).await;
         // Were it idle, it would be told to go away by now, and then cut.
         tokio::time::sleep(Duration::from_millis(2500)).await;
         assert_echo(&mut stream).await;
@@ -290,8 +297,7 @@ fn drain_waits_for_an_upgraded_stream() {
             .header_read_timeout(Duration::from_secs(1))
     });
     run(async || {
-        let (mut sender, end) = connect(service.address).await;
-        let mut stream = open_upgraded(&mut sender).await;
+        let (mut sender, end, mut stream) = connect_and_open_upgraded(service.address).await;
         service.drain.start();
         // GOAWAY has arrived when the client does not let us send any more.
         while sender.try_send_request(request("/")).await.is_ok() {}
@@ -329,126 +335,6 @@ fn deadline_cuts_upgraded_streams_and_counts_them() {
     });
     let served = service.end();
     assert_eq!((served.cut, served.cut_upgraded), (2, 1));
-}
-
-/// A client that writes its frames itself.
-struct Raw {
-    stream: std::net::TcpStream,
-    /// The last stream that the server has said it serves.
-    last: Option<u32>,
-}
-
-impl Raw {
-    /// A connection that has had its first answer, on stream 1.
-    fn connect(address: SocketAddr) -> Self {
-        let stream = std::net::TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let mut raw = Self { stream, last: None };
-        raw.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        raw.send(&frame(SETTINGS, 0, 0, b""));
-        raw.send(&get(1));
-        assert_eq!(raw.next_data(), (1, b"hello".to_vec()));
-        raw
-    }
-
-    fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
-    }
-
-    /// The kind, stream and payload of the next frame, if there is one.
-    fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
-        let mut head = [0; 9];
-        let first = uninterrupted(|| self.stream.read(&mut head[..1]));
-        if first.unwrap() == 0 {
-            return None;
-        }
-        self.stream.read_exact(&mut head[1..]).unwrap();
-        let [_, _, _, kind, _, stream @ ..] = head;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        self.stream.read_exact(&mut payload).unwrap();
-        if kind == GOAWAY {
-            self.last = Some(u32::from_be_bytes(payload[..4].try_into().unwrap()));
-        }
-        Some((kind, u32::from_be_bytes(stream), payload))
-    }
-
-    fn next_data(&mut self) -> (u32, Vec<u8>) {
-        loop {
-            let (kind, stream, payload) = self.next().expect("a response");
-            if kind == DATA && !payload.is_empty() {
-                return (stream, payload);
-            }
-        }
-    }
-
-    /// The ping that asks for an answer.
-    fn next_ping(&mut self) -> Vec<u8> {
-        loop {
-            let (kind, _, payload) = self.next().expect("a ping");
-            if kind == PING {
-                return payload;
-            }
-        }
-    }
-
-    /// Reads to the end, and returns the last stream that was served.
-    fn end(mut self) -> Option<u32> {
-        while self.next().is_some() {}
-        self.last
-    }
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// `GET http://test/`, whose head and end are one frame.
-fn get(stream: u32) -> Vec<u8> {
-    frame(HEADERS, 0x5, stream, b"\x82\x86\x84\x41\x04test")
-}
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-
-#[test]
-fn streams_that_cross_the_goaway_are_served() {
-    let service = Service::with(|serve| serve.linger(Duration::from_secs(5)));
-    let mut client = Raw::connect(service.address);
-    service.drain.start();
-    let ping = client.next_ping();
-    // Answers to pings overtake what waits to be sent, in many a client.
-    client.send(&[frame(PING, 1, 0, &ping), get(3)].concat());
-    assert_eq!(client.next_data(), (3, b"hello".to_vec()));
-    client.send(&get(5));
-    assert_eq!(client.next_data(), (5, b"hello".to_vec()));
-    assert_eq!(client.last, Some(u32::MAX >> 1), "it has not ended yet");
-    assert_eq!(client.end(), Some(5));
-    assert_eq!(service.end().cut, 0);
-}
-
-#[test]
-fn answer_that_was_kept_back_does_not_tear_a_frame() {
-    let service = Service::with(|serve| serve.linger(Duration::from_millis(50)));
-    let mut client = Raw::connect(service.address);
-    service.drain.start();
-    let ping = client.next_ping();
-    let request = get(3);
-    let (head, rest) = request.split_at(12);
-    client.send(&[&frame(PING, 1, 0, &ping), head].concat());
-    // By now it is due.
-    std::thread::sleep(Duration::from_millis(150));
-    client.send(rest);
-    assert_eq!(client.next_data(), (3, b"hello".to_vec()));
-    assert_eq!(client.end(), Some(3));
-    assert_eq!(service.end().cut, 0);
 }
 
 /// Load over HTTP/2: each connection carries four loops.
