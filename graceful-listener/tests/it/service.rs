@@ -18,6 +18,7 @@ use axum::routing::get;
 use graceful_listener::{Drain, Listeners, PidFile, Upgrader, serve};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::child;
 use crate::http::DEADLINE;
@@ -35,6 +36,12 @@ pub(crate) mod set {
     pub(crate) const UPGRADE_TIMEOUT_MS: &str = "SERVICE_UPGRADE_TIMEOUT_MS";
     /// The specifications of the next generation.
     pub(crate) const NEXT_SPECS: &str = "SERVICE_NEXT_SPECS";
+    /// Set if SIGTERM is the program's own.
+    pub(crate) const WITHOUT_SIGNALS: &str = "SERVICE_WITHOUT_SIGNALS";
+    /// How many generations have an upgrader.
+    pub(crate) const UPGRADERS: &str = "SERVICE_UPGRADERS";
+    /// Where the process goes when it has its upgrader.
+    pub(crate) const DIRECTORY: &str = "SERVICE_DIRECTORY";
     /// The number of the signal that upgrades.
     pub(crate) const UPGRADE_SIGNAL: &str = "SERVICE_UPGRADE_SIGNAL";
     /// What generations after the first do, and where: `killed at prepared`,
@@ -63,8 +70,18 @@ fn child_serves() {
     });
     let generation = listeners.generation();
     fail_if_told("inherited", generation);
+    if is_told("silent at inherited", generation) {
+        drop(listeners);
+        std::thread::park();
+        return;
+    }
     let mut upgrader = Upgrader::new(&listeners).unwrap();
     upgrader = upgrader.timeout(milliseconds(set::UPGRADE_TIMEOUT_MS, 60_000));
+    if let Some(path) = env::var_os(set::DIRECTORY) {
+        let here = env::current_dir().unwrap();
+        say(&format!("generation {generation} is at {}", here.display()));
+        env::set_current_dir(path).unwrap();
+    }
     if let Ok(number) = env::var(set::UPGRADE_SIGNAL) {
         upgrader = upgrader.signal(number.parse().unwrap());
     }
@@ -75,9 +92,7 @@ fn child_serves() {
         });
     }
     if let Some(path) = env::var_os(set::PID_FILE) {
-        if generation > 1
-            && env::var(set::FAILURE).is_ok_and(|failure| failure.ends_with("at pid file"))
-        {
+        if is_told("killed at pid file", generation) {
             let parent = std::os::unix::process::parent_id();
             std::mem::forget(PidFile::take_over(&path, parent).unwrap());
             fail_if_told("pid file", generation);
@@ -88,11 +103,16 @@ fn child_serves() {
         .iter()
         .map(|listener| listener.address().to_string())
         .collect();
+    let labels: Vec<_> = listeners
+        .iter()
+        .map(|listener| listener.label().unwrap_or("-"))
+        .collect();
     say(&format!(
-        "generation {generation} is process {} on {} by {:?}",
+        "generation {generation} is process {} on {} by {:?} as {}",
         std::process::id(),
         addresses.join(" "),
         listeners.origin(),
+        labels.join(" "),
     ));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -113,9 +133,15 @@ fn child_serves() {
         if let Ok(max) = env::var(set::MAX_CONNECTIONS) {
             serve = serve.max_connections(max.parse().unwrap());
         }
+        if env::var_os(set::WITHOUT_SIGNALS).is_some() {
+            serve = serve.without_signals();
+            tokio::spawn(tell_of_terms());
+        }
+        if generation <= env::var(set::UPGRADERS).map_or(u64::MAX, |text| text.parse().unwrap()) {
+            serve = serve.upgrader(upgrader);
+        }
         serve
             .drain(drain)
-            .upgrader(upgrader)
             .drain_timeout(milliseconds(set::DRAIN_TIMEOUT_MS, 30_000))
             .await
     });
@@ -124,6 +150,15 @@ fn child_serves() {
         "generation {generation} is done, cut {} upgraded {}",
         served.cut, served.cut_upgraded
     ));
+}
+
+/// What else a program may do when it is sent SIGTERM.
+async fn tell_of_terms() {
+    let mut terms = signal(SignalKind::terminate()).unwrap();
+    say("SIGTERM is the program's");
+    while terms.recv().await.is_some() {
+        say("the program has SIGTERM");
+    }
 }
 
 fn app(generation: u64, drain: &Drain) -> Router {
@@ -195,11 +230,15 @@ pub(crate) async fn upgrade(request: axum::extract::Request) -> Response {
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-/// In one piece, because the generations share a pipe.
-fn say(line: &str) {
+/// In one piece, because the generations share a pipe, also with a super-daemon.
+pub(crate) fn say(line: &str) {
     std::io::stderr()
         .write_all(format!("{line}\n").as_bytes())
         .unwrap();
+}
+
+fn is_told(failure: &str, generation: u64) -> bool {
+    generation > 1 && env::var(set::FAILURE).is_ok_and(|told| told == failure)
 }
 
 #[expect(clippy::exit, reason = "this is how a program fails to start")]
@@ -228,6 +267,7 @@ fn fail_if_told(step: &str, generation: u64) {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
+            "silent" => {}
             _ => panic!("{failure}"),
         },
         _ => {}
@@ -326,6 +366,7 @@ impl Service {
             pid: words[4].parse().unwrap(),
             addresses: words[6..by].iter().map(|&word| word.to_owned()).collect(),
             origin: words[by + 1].to_owned(),
+            labels: words[by + 3..].join(" "),
         }
     }
 
@@ -384,6 +425,8 @@ pub(crate) struct Generation {
     pub(crate) pid: u32,
     pub(crate) addresses: Vec<String>,
     pub(crate) origin: String,
+    /// What systemd calls its sockets.
+    pub(crate) labels: String,
 }
 
 pub(crate) fn send(pid: u32, signal: Signal) {

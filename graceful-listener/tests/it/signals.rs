@@ -110,6 +110,23 @@ fn second_int_ends_at_once_and_says_what_it_has_cut() {
 }
 
 #[test]
+fn signals_are_the_programs_if_it_wants_them() {
+    let service = Service::on_a_port(&[(set::WITHOUT_SIGNALS, "1")]);
+    service.wait_for("SIGTERM is the program's");
+    for count in 1..5 {
+        service.signal(Signal::SIGTERM);
+        service.wait_for_count("the program has SIGTERM", count);
+        let mut client = Client::connect(service.address()).unwrap();
+        assert_eq!(client.get("/healthz").unwrap().status(), 200);
+    }
+    let log = service.log();
+    assert!(
+        !log.iter().any(|line| line.contains("SIGTERM received")),
+        "{log:#?}"
+    );
+}
+
+#[test]
 fn deadline_of_the_drain_is_kept_and_reported() {
     let mut service = Service::on_a_port(&[(set::DRAIN_TIMEOUT_MS, "200")]);
     let _client = slow(&service, 60_000);
@@ -230,7 +247,7 @@ fn worker_that_drains_through_several_restarts_answers() {
     let mut starter = Command::new("start_server");
     starter.args(["--port=127.0.0.1:0", "--interval=1", "--"]);
     child::append(&mut starter, &role);
-    let mut service = Service::start(&mut starter);
+    let mut service = Service::start(starter.env(set::DRAIN_TIMEOUT_MS, "600000"));
     service.wait_for("serving address");
     let first = service.generation(1).pid;
     let held = held(&service);

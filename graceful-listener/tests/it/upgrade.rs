@@ -3,11 +3,11 @@
 mod direct;
 mod files;
 mod managed;
+mod program;
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,11 +16,10 @@ use nix::sys::signal::Signal;
 
 use crate::child;
 use crate::drain::eventually;
-use crate::executable;
 use crate::hot_deploy::listening_socket;
 use crate::http::{Client, DEADLINE};
 use crate::load::{Load, Target};
-use crate::process::{children, command_line, descriptors, is_gone, link};
+use crate::process::{children, descriptors, is_gone, wait_until_stopped};
 use crate::service::{Service, send, set};
 
 fn generation_at(address: SocketAddr) -> String {
@@ -50,7 +49,7 @@ fn new_process_serves_on_the_same_socket_and_the_old_one_ends() {
     assert_eq!(generation_at(address), "1");
     service.signal(Signal::SIGUSR2);
     let new = service.generation(2);
-    assert_eq!(new.origin, "Upgrade");
+    assert_eq!((&*new.origin, &*new.labels), ("Upgrade", "-"));
     assert_eq!(new.addresses, [address.to_string()]);
     assert!(service.wait().success());
     assert_eq!(generation_at(address), "2");
@@ -60,25 +59,6 @@ fn new_process_serves_on_the_same_socket_and_the_old_one_ends() {
     send(new.pid, Signal::SIGTERM);
     eventually("the new one ends", || is_gone(new.pid));
     assert!(TcpStream::connect(address).is_err());
-}
-
-#[test]
-fn arguments_directory_and_name_are_kept() {
-    let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path().canonicalize().unwrap();
-    let mut command = Service::command();
-    let service = Service::start(
-        command
-            .env(set::SPECS, "127.0.0.1:0")
-            .current_dir(&directory)
-            .env("PWD", "/"),
-    );
-    service.wait_for("serving address");
-    let expected = command_line(service.pid());
-    service.signal(Signal::SIGUSR2);
-    let new = service.generation(2).pid;
-    assert_eq!(command_line(new), expected);
-    assert_eq!(link(new, "cwd"), directory);
 }
 
 /// Every step of a start, and how it can end there.
@@ -194,6 +174,18 @@ fn new_process_that_hangs_is_killed_after_the_timeout() {
 }
 
 #[test]
+fn new_process_that_will_never_say_that_it_is_ready_is_killed() {
+    let (service, _directory, _) = failing("silent at inherited", &[]);
+    service.signal(Signal::SIGUSR2);
+    let line = service.wait_for("closed its pipe and did not say that it is ready");
+    let told = line.split("not upgraded, serving on: new process ").nth(1);
+    let new = told.and_then(|told| told.split(' ').next()?.parse().ok());
+    let new = new.unwrap_or_else(|| panic!("{line}"));
+    assert!(is_gone(new));
+    assert_eq!(generation_at(service.address()), "1");
+}
+
+#[test]
 fn new_process_that_ends_is_noticed_though_what_it_started_holds_its_pipe() {
     let directory = tempfile::tempdir().unwrap();
     let gate = directory.path().join("gate");
@@ -243,7 +235,7 @@ fn several_generations_may_drain_at_a_time() {
     let directory = tempfile::tempdir().unwrap();
     let gate = directory.path().join("gate");
     fs::write(&gate, "").unwrap();
-    let mut service = Service::on_a_port(&[]);
+    let mut service = Service::on_a_port(&[(set::DRAIN_TIMEOUT_MS, "600000")]);
     let address = service.address();
     let socket = listening_socket(service.pid(), address.port());
     let mut waiting = Vec::new();
@@ -294,102 +286,6 @@ fn upgrade_that_was_asked_for_during_one_that_fails_is_tried() {
     service.wait_for("has taken over");
     assert!(service.wait().success());
     assert_eq!(generation_at(service.address()), "2");
-}
-
-#[test]
-fn program_that_cannot_be_started_leaves_the_old_one_serving() {
-    let directory = tempfile::tempdir().unwrap();
-    let program = directory.path().join("program");
-    executable::copy(&std::env::current_exe().unwrap(), &program);
-    let mut service = Service::start(Service::as_program(&program).env(set::SPECS, "127.0.0.1:0"));
-    service.wait_for("serving address");
-    let away = directory.path().join("away");
-    fs::rename(&program, &away).unwrap();
-    service.signal(Signal::SIGUSR2);
-    service.wait_for(&format!(
-        "not upgraded, serving on: cannot start {}: ",
-        program.display()
-    ));
-    fs::write(&program, "not a program").unwrap();
-    service.signal(Signal::SIGUSR2);
-    service.wait_for_count("not upgraded, serving on: cannot start", 2);
-    assert_eq!(generation_at(service.address()), "1");
-    fs::remove_file(&program).unwrap();
-    fs::rename(&away, &program).unwrap();
-    service.signal(Signal::SIGUSR2);
-    service.wait_for("has taken over");
-    assert!(service.wait().success());
-    assert_eq!(generation_at(service.address()), "2");
-}
-
-#[test]
-fn switched_link_and_replaced_file_take_effect() {
-    let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path().canonicalize().unwrap();
-    let release = |name: &str| {
-        let release = directory.join(name);
-        fs::create_dir(&release).unwrap();
-        executable::copy(&std::env::current_exe().unwrap(), &release.join("program"));
-        release
-    };
-    let (first, second) = (release("1"), release("2"));
-    let current = directory.join("current");
-    symlink(&first, &current).unwrap();
-    // By a relative path, from a directory that is itself behind the link.
-    let mut command = Service::as_program(Path::new("./program"));
-    let service = Service::start(
-        command
-            .env(set::SPECS, "127.0.0.1:0")
-            .current_dir(&current)
-            .env("PWD", &current),
-    );
-    service.wait_for("serving address");
-    assert_eq!(link(service.pid(), "exe"), first.join("program"));
-    let new_link = directory.join("new");
-    symlink(&second, &new_link).unwrap();
-    fs::rename(&new_link, &current).unwrap();
-    fs::remove_dir_all(&first).unwrap();
-    service.signal(Signal::SIGUSR2);
-    let new = service.generation(2).pid;
-    assert_eq!(link(new, "exe"), second.join("program"));
-    assert_eq!(link(new, "cwd"), second);
-    service.wait_for("has taken over");
-    // Replaced as a deploy replaces it: a new file under the old name.
-    let file = directory.join("file");
-    executable::copy(&std::env::current_exe().unwrap(), &file);
-    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
-    let expected = inode(&file);
-    fs::rename(&file, second.join("program")).unwrap();
-    send(new, Signal::SIGUSR2);
-    let third = service.generation(3).pid;
-    assert_eq!(inode(Path::new(&format!("/proc/{third}/exe"))), expected);
-}
-
-#[test]
-fn program_is_found_again_in_the_path() {
-    let directory = tempfile::tempdir().unwrap();
-    let name = format!("graceful-listener-test-{}", std::process::id());
-    let program = directory.path().join(&name);
-    executable::copy(&std::env::current_exe().unwrap(), &program);
-    let path = std::env::join_paths(
-        std::iter::once(directory.path().to_owned())
-            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
-    );
-    let mut command = Service::as_program(Path::new(&name));
-    let service = Service::start(
-        command
-            .env(set::SPECS, "127.0.0.1:0")
-            .env("PATH", path.unwrap()),
-    );
-    service.wait_for("serving address");
-    let expected = command_line(service.pid());
-    service.signal(Signal::SIGUSR2);
-    let new = service.generation(2).pid;
-    assert_eq!(
-        link(new, "exe"),
-        directory.path().canonicalize().unwrap().join(&name)
-    );
-    assert_eq!(command_line(new), expected);
 }
 
 #[test]
@@ -477,18 +373,49 @@ fn upgrade_signal_can_be_another_one() {
 
 #[test]
 fn termination_during_an_upgrade_ends_both() {
-    let (mut service, _directory, _) = failing("hang at prepared", &[]);
+    let patient = (set::DRAIN_TIMEOUT_MS, "600000");
+    let (mut service, directory, _) = failing("hang at prepared", &[patient]);
+    let gate = directory.path().join("gate");
+    fs::write(&gate, "").unwrap();
+    let mut held = Client::connect(service.address()).unwrap();
+    let path = format!("GET /while?exists={} HTTP/1.1\r\n", gate.display());
+    held.send(&format!("{path}Host: test\r\n\r\n")).unwrap();
     service.signal(Signal::SIGUSR2);
     let new = service.generation(2).pid;
     service.signal(Signal::SIGTERM);
-    assert!(service.wait().success());
-    eventually("the new one is gone", || is_gone(new));
     service.wait_for("upgrade abandoned: this process is ending");
+    eventually("the new one is gone", || is_gone(new));
+    eventually("nobody is left in a queue", || {
+        TcpStream::connect(service.address()).is_err()
+    });
+    fs::remove_file(gate).unwrap();
+    assert_eq!(held.response().unwrap().body, "gone");
+    assert!(service.wait().success());
+}
+
+#[test]
+fn new_process_that_dies_before_it_is_heard_leaves_the_old_one_serving() {
+    let (service, _directory, while_file) = failing("wait at prepared", &[]);
+    service.signal(Signal::SIGUSR2);
+    let new = service.generation(2).pid;
+    service.wait_for("waiting at prepared");
+    service.signal(Signal::SIGSTOP);
+    wait_until_stopped(service.pid());
+    fs::remove_file(while_file).unwrap();
+    // It has said that it is ready before.
+    service.wait_for_count("serving address", 2);
+    send(new, Signal::SIGKILL);
+    eventually("it is dead", || is_gone(new));
+    service.signal(Signal::SIGCONT);
+    service.wait_for(&format!(
+        "not upgraded, serving on: new process {new} ended before it was ready"
+    ));
+    assert_eq!(generation_at(service.address()), "1");
 }
 
 #[test]
 fn old_process_reports_if_its_successor_ends_before_it() {
-    let service = Service::on_a_port(&[]);
+    let service = Service::on_a_port(&[(set::DRAIN_TIMEOUT_MS, "600000")]);
     let mut client = Client::connect(service.address()).unwrap();
     client
         .send("GET /sleep?ms=60000 HTTP/1.1\r\nHost: test\r\n\r\n")
