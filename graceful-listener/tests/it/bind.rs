@@ -1,7 +1,8 @@
 //! Sockets that the process binds itself, for which nothing is inherited.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -11,7 +12,9 @@ use graceful_listener::{Address, ListenError, Listeners, Origin, Socket};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use socket2::{Domain, Type};
 
-use crate::inherit::{port, tcp};
+use crate::child;
+use crate::inherit::{self, tcp};
+use crate::systemd::namespaces;
 
 fn bind(specs: &[&str]) -> Result<Listeners, ListenError> {
     Listeners::bind(specs)
@@ -76,17 +79,15 @@ fn port_of_a_connection_that_has_just_ended_can_be_bound() {
 
 #[test]
 fn both_wildcards_of_one_port_can_be_bound_together() {
-    let (port, listeners) = (0..100)
-        .find_map(|_| {
-            let port = port(&tcp());
-            let specs = [format!("[::]:{port}"), port.to_string()];
-            Some((port, Listeners::bind(specs).ok()?))
-        })
-        .unwrap();
-    assert_eq!(
-        addresses(&listeners),
-        [format!("[::]:{port}"), format!("0.0.0.0:{port}")]
-    );
+    for host in ["", "0.0.0.0:"] {
+        let port = crate::port::free();
+        let specs = [format!("[::]:{port}"), format!("{host}{port}")];
+        let listeners = Listeners::bind(specs).unwrap();
+        assert_eq!(
+            addresses(&listeners),
+            [format!("[::]:{port}"), format!("0.0.0.0:{port}")]
+        );
+    }
 }
 
 #[test]
@@ -108,6 +109,39 @@ fn host_name_is_resolved() {
     let listeners = bind(&["localhost:0"]).unwrap();
     let address = listeners.iter().next().unwrap().address();
     assert!(address.ip().unwrap().is_loopback(), "{address}");
+}
+
+#[test]
+fn second_address_of_a_host_name_is_bound_if_the_first_is_not_free() {
+    let mut hosts = tempfile::NamedTempFile::new().unwrap();
+    hosts.write_all(b"127.0.0.1 two\n127.0.0.2 two\n").unwrap();
+    let with_hosts = |script: &str| {
+        let mut shell = namespaces();
+        shell.arg(format!("mount --bind \"$HOSTS\" /etc/hosts && {script}"));
+        shell.arg("sh").env("HOSTS", hosts.path());
+        shell
+    };
+    let probe = with_hosts("getent ahosts two").output();
+    let known = probe.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    );
+    let addresses = ["127.0.0.1", "127.0.0.2"];
+    if !addresses.iter().all(|address| known.contains(address)) {
+        child::left_out("no host can be named here");
+        return;
+    }
+    // Whichever is the first one.
+    for (taken, free) in [(0, 1), (1, 0)] {
+        let port = crate::port::free();
+        let _taken = TcpListener::bind((addresses[taken], port)).unwrap();
+        let mut heir = with_hosts("exec \"$@\"");
+        child::append(&mut heir, &child::role(inherit::ROLE));
+        let output = heir.env("SPECS", format!("two:{port}")).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        let bound = format!("bound tcp {}:{port} ", addresses[free]);
+        assert!(text.contains(&bound), "{text}");
+    }
 }
 
 #[test]

@@ -1,22 +1,26 @@
 //! Sockets from everybody who hands them on, and garbage from those who do not.
 
 mod handed_over;
+mod matched;
 mod refused;
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
 use graceful_listener::{ListenError, Listeners, Socket};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use socket2::{Domain, Type};
 
 use crate::child;
+use crate::service::say;
 
-const ROLE: &str = "inherit::child_listens";
+pub(crate) const ROLE: &str = "inherit::child_listens";
 
 /// Tells what it has got, or why it has not.
 #[test]
@@ -24,17 +28,20 @@ fn child_listens() {
     if !child::plays(ROLE) {
         return;
     }
-    let listeners = match env::var("SPECS") {
-        Ok(specs) => Listeners::inherit_or_bind(specs.split_whitespace()),
-        Err(_) => Listeners::inherit(),
+    let listeners = match (env::var("SPECS"), env::var("OR_BIND")) {
+        (Ok(specs), _) => Listeners::inherit_or_bind(specs.split_whitespace()),
+        (_, Ok(specs)) => {
+            Listeners::inherit().and_then(|inherited| inherited.or_bind(specs.split_whitespace()))
+        }
+        _ => Listeners::inherit(),
     };
     match &listeners {
         Ok(listeners) => {
-            eprintln!(
+            say(&format!(
                 "{:?} generation {}",
                 listeners.origin(),
                 listeners.generation()
-            );
+            ));
             for listener in listeners {
                 let kind = match listener.socket() {
                     Socket::Tcp(_) => "tcp",
@@ -54,32 +61,32 @@ fn child_listens() {
                 let blocks = fcntl(listener.socket(), FcntlArg::F_GETFL).unwrap()
                     & OFlag::O_NONBLOCK.bits()
                     == 0;
-                eprintln!(
+                say(&format!(
                     "{how} {kind} {} {label} closes {closes} blocks {blocks}",
                     listener.address()
-                );
+                ));
             }
-            eprintln!("again: {}", Listeners::inherit().unwrap_err());
-            eprintln!(
+            say(&format!("again: {}", Listeners::inherit().unwrap_err()));
+            say(&format!(
                 "stdin is {}",
                 fs::read_link("/proc/self/fd/0").unwrap().display()
-            );
+            ));
         }
         Err(error) => {
             let source = std::error::Error::source(error).map(ToString::to_string);
-            eprintln!(
+            say(&format!(
                 "refused: {error}{}",
                 source
                     .map(|source| format!(": {source}"))
                     .unwrap_or_default()
-            );
+            ));
             if let ListenError::Inherit(_) = error {
-                eprintln!("again: {}", Listeners::inherit().unwrap_err());
+                say(&format!("again: {}", Listeners::inherit().unwrap_err()));
             }
         }
     }
     drop(listeners);
-    eprintln!("done");
+    say("done");
 }
 
 /// A child to be, with descriptors 3 and on.
@@ -87,6 +94,7 @@ struct Heir {
     environment: Vec<(&'static str, String)>,
     fds: Vec<OwnedFd>,
     is_listen_pid: bool,
+    role: &'static str,
 }
 
 fn heir() -> Heir {
@@ -94,6 +102,7 @@ fn heir() -> Heir {
         environment: Vec::new(),
         fds: Vec::new(),
         is_listen_pid: false,
+        role: ROLE,
     }
 }
 
@@ -116,7 +125,16 @@ impl Heir {
 
     /// Returns what it says.
     fn says(self) -> Vec<String> {
-        let role = child::role(ROLE);
+        let text = self.output();
+        assert!(
+            text.ends_with("done\n"),
+            "it has not come to its end: {text}"
+        );
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn output(self) -> String {
+        let role = child::role(self.role);
         // The shell gives the descriptors their numbers: at most two come this way.
         let mut fds = self.fds.into_iter();
         let mut moves = String::new();
@@ -159,12 +177,7 @@ impl Heir {
             }
         }
         let output = shell.stdin(stdin).stdout(stdout).output().unwrap();
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert!(
-            text.ends_with("done\n"),
-            "it has not come to its end: {text}"
-        );
-        text.lines().map(str::to_owned).collect()
+        String::from_utf8(output.stderr).unwrap()
     }
 
     fn refusal(self) -> String {
@@ -203,6 +216,18 @@ fn without_variables_sockets_are_bound() {
         lines[1].starts_with("again: "),
         "nothing is inherited: {lines:?}"
     );
+}
+
+#[test]
+fn host_name_of_a_super_daemons_socket_is_believed() {
+    let listener = tcp();
+    let port = port(&listener);
+    let lines = heir()
+        .set("SERVER_STARTER_PORT", format!("anywhere.invalid:{port}=3"))
+        .give(listener)
+        .says();
+    let taken = format!("inherited tcp 127.0.0.1:{port} ");
+    assert!(lines[1].starts_with(&taken), "{lines:?}");
 }
 
 #[test]
@@ -282,96 +307,6 @@ fn server_starter_sockets_are_taken_in_every_form() {
 }
 
 #[test]
-fn sockets_are_matched_with_the_specifications_in_their_order() {
-    let (first, second) = (tcp(), tcp());
-    let (one, two) = (port(&first), port(&second));
-    let lines = heir()
-        .set(
-            "SERVER_STARTER_PORT",
-            format!("127.0.0.1:{one}=3;127.0.0.1:{two}=4"),
-        )
-        .set("SPECS", format!("127.0.0.1:{two} 127.0.0.1:{one}"))
-        .give(first)
-        .give(second)
-        .says();
-    assert!(
-        lines[1].starts_with(&format!("inherited tcp 127.0.0.1:{two} ")),
-        "{lines:?}"
-    );
-    assert!(
-        lines[2].starts_with(&format!("inherited tcp 127.0.0.1:{one} ")),
-        "{lines:?}"
-    );
-}
-
-#[test]
-fn port_zero_is_matched_by_its_name() {
-    let (first, second) = (
-        TcpListener::bind("0.0.0.0:0").unwrap(),
-        TcpListener::bind("0.0.0.0:0").unwrap(),
-    );
-    let (one, two) = (port(&first), port(&second));
-    let lines = heir()
-        .set("SERVER_STARTER_PORT", "0=3;0=4")
-        .set("SPECS", "0 0")
-        .give(first)
-        .give(second)
-        .says();
-    assert!(
-        lines[1].starts_with(&format!("inherited tcp 0.0.0.0:{one} ")),
-        "{lines:?}"
-    );
-    assert!(
-        lines[2].starts_with(&format!("inherited tcp 0.0.0.0:{two} ")),
-        "{lines:?}"
-    );
-}
-
-#[test]
-fn wildcards_match_across_families_and_host_names_by_address() {
-    let wildcard = TcpListener::bind("0.0.0.0:0").unwrap();
-    let local = tcp();
-    let (one, two) = (port(&wildcard), port(&local));
-    let lines = heir()
-        .set("LISTEN_FDS", "2")
-        .listen_pid()
-        .set("SPECS", format!("localhost:{two} [::]:{one}"))
-        .give(wildcard)
-        .give(local)
-        .says();
-    assert!(
-        lines[1].starts_with(&format!("inherited tcp 127.0.0.1:{two} ")),
-        "{lines:?}"
-    );
-    assert!(
-        lines[2].starts_with(&format!("inherited tcp 0.0.0.0:{one} ")),
-        "{lines:?}"
-    );
-}
-
-#[test]
-fn udp_and_tcp_of_one_port_are_told_apart() {
-    let (udp, tcp) = loop {
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()) {
-            break (udp, tcp);
-        }
-    };
-    let port = port(&tcp);
-    let lines = heir()
-        .set(
-            "SERVER_STARTER_PORT",
-            format!("127.0.0.1:{port}=3;127.0.0.1:{port}=4"),
-        )
-        .set("SPECS", format!("127.0.0.1:{port} 127.0.0.1:u{port}"))
-        .give(udp)
-        .give(tcp)
-        .says();
-    assert!(lines[1].starts_with("inherited tcp "), "{lines:?}");
-    assert!(lines[2].starts_with("inherited udp "), "{lines:?}");
-}
-
-#[test]
 fn socket_on_standard_input_is_taken_and_its_number_kept() {
     let listener = tcp();
     let port = port(&listener);
@@ -394,6 +329,40 @@ fn socket_on_standard_input_is_taken_and_its_number_kept() {
         "{text}"
     );
     assert!(text.contains("stdin is /dev/null"), "{text}");
+}
+
+const STREAMS: &str = "inherit::child_listens_on_its_standard_streams";
+
+/// The harness writes to them before and after.
+#[test]
+fn child_listens_on_its_standard_streams() {
+    if !child::plays(STREAMS) {
+        return;
+    }
+    let mut report = File::from(io::stderr().as_fd().try_clone_to_owned().unwrap());
+    let sockets = [(); 3].map(|()| TcpListener::bind("0.0.0.0:0").unwrap());
+    dup2_stdin(&sockets[0]).unwrap();
+    dup2_stdout(&sockets[1]).unwrap();
+    dup2_stderr(&sockets[2]).unwrap();
+    let listeners = Listeners::inherit().unwrap();
+    for (fd, (listener, socket)) in listeners.iter().zip(&sockets).enumerate() {
+        let is_it = listener.address().as_inet() == socket.local_addr().ok();
+        let stream = fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+        writeln!(report, "{fd} is taken {is_it}, now {}", stream.display()).unwrap();
+    }
+}
+
+#[test]
+fn sockets_on_standard_streams_are_taken_and_their_numbers_kept() {
+    let output = child::role(STREAMS)
+        .env("SERVER_STARTER_PORT", "0=0;0=1;0=2")
+        .output()
+        .unwrap();
+    let lines = (0..3).map(|fd| format!("{fd} is taken true, now /dev/null\n"));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        lines.collect::<String>()
+    );
 }
 
 #[test]
@@ -450,6 +419,35 @@ fn systemd_sockets_are_taken_with_their_names() {
         lines[2],
         format!("inherited tcp 127.0.0.1:{two} - closes true blocks false")
     );
+}
+
+const LABELLED: &str = "inherit::child_takes_its_sockets_by_their_names";
+
+#[test]
+fn child_takes_its_sockets_by_their_names() {
+    if !child::plays(LABELLED) {
+        return;
+    }
+    let mut listeners = Listeners::inherit().unwrap();
+    for label in ["admin", "admin", "http"] {
+        let taken = listeners.take_labelled(label);
+        let taken = taken.map(|listener| listener.address().to_string());
+        eprintln!("{}, {} left", taken.unwrap_or_default(), listeners.len());
+    }
+}
+
+#[test]
+fn sockets_of_systemd_are_taken_out_by_their_names() {
+    let sockets = [tcp(), tcp()];
+    let [one, two] = [&sockets[0], &sockets[1]].map(port);
+    let mut heir = heir()
+        .set("LISTEN_FDS", "2")
+        .set("LISTEN_FDNAMES", "http:admin")
+        .listen_pid();
+    heir.role = LABELLED;
+    let text = sockets.into_iter().fold(heir, Heir::give).output();
+    let expected = format!("127.0.0.1:{two}, 1 left\n, 1 left\n127.0.0.1:{one}, 0 left\n");
+    assert_eq!(text, expected);
 }
 
 #[test]

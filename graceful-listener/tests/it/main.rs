@@ -17,6 +17,7 @@ mod daemonize;
 mod drain;
 mod executable;
 mod fleet;
+mod fork;
 mod hot_deploy;
 mod http;
 mod http2;

@@ -29,7 +29,10 @@ fn child_sends_ready_and_a_barrier() {
         let sent = notifier
             .send(&NotifyMessage::new().ready().status("two\nlines"))
             .unwrap();
-        let taken = notifier.barrier(Duration::MAX).unwrap();
+        let timeout = std::env::var("BARRIER_MS").map_or(Duration::MAX, |text| {
+            Duration::from_millis(text.parse().unwrap())
+        });
+        let taken = notifier.barrier(timeout).unwrap();
         eprintln!("sent {sent}, taken {taken}");
     }
 }
@@ -105,6 +108,16 @@ fn socket_with_a_path_is_reached() {
     // The barrier's descriptor dies with the socket's queue.
     drop(socket);
     child.wait_with_output().unwrap();
+}
+
+#[test]
+fn barrier_that_nobody_answers_ends_with_its_timeout() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let _reads_nothing = UnixDatagram::bind(&path).unwrap();
+    let name = path.to_str().unwrap();
+    let (success, text) = sender(&[("NOTIFY_SOCKET", name), ("BARRIER_MS", "50")]);
+    assert!(success && text.contains("sent true, taken false"), "{text}");
 }
 
 #[test]

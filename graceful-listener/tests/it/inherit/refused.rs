@@ -144,6 +144,7 @@ fn socket_that_is_bound_elsewhere_than_its_name_says_refusal() {
         "1",
         "127.0.0.2:PORT",
         "[::1]:PORT",
+        "[::2%lo]:PORT",
         "/run/x",
         "relative.sock",
     ];
@@ -245,12 +246,23 @@ fn variable_of_another_processs_upgrade_is_ignored() {
 }
 
 #[test]
+fn variable_of_an_upgrade_whose_processes_are_gone_is_ignored() {
+    // Nobody has this id, and what the variable calls pipes is something else by now.
+    let lines = forged("4194304:5:2:3:4::127.0.0.1:80=5")
+        .set("SPECS", "127.0.0.1:0")
+        .says();
+    assert_eq!(lines[0], "Bound generation 1");
+    assert!(lines[1].starts_with("bound "), "{lines:?}");
+}
+
+#[test]
 fn forged_upgrade_refusal() {
     let own = std::process::id();
     let table = [
         (String::new(), "is not a number in range"),
         ("1:2".into(), "it ends before the generation"),
         ("x:1:2:3:4::".into(), "`x` is not a number in range"),
+        ("1:1:2:+3:4::".into(), "`+3` is not a number in range"),
         ("1:1:2:3:3::".into(), "a descriptor is named twice"),
         ("1:1:2:3:4::80=3".into(), "a descriptor is named twice"),
         (
