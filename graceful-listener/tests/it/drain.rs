@@ -51,7 +51,9 @@ impl Service {
             let mut runtime = tokio::runtime::Builder::new_multi_thread();
             let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                options(serve(listeners, app).drain(handle).without_signals()).await
+                // One that ends at its deadline alone does not end in these tests.
+                let serve = serve(listeners, app).drain_timeout(DEADLINE * 10);
+                options(serve.drain(handle).without_signals()).await
             })
         });
         Self {
@@ -94,6 +96,7 @@ impl Service {
     }
 
     pub(crate) fn end(self) -> Served {
+        eventually("the drain ends", || self.thread.is_finished());
         self.thread.join().unwrap().unwrap()
     }
 }

@@ -158,10 +158,7 @@ fn idle_client_has_the_header_timeout_to_answer_the_last_ping() {
 #[test]
 fn client_that_never_answers_the_last_ping_is_cut_off_after_the_header_timeout() {
     eventually("it is connected in time", || {
-        let service = Service::with(|serve| {
-            let serve = serve.drain_timeout(Duration::from_secs(600));
-            serve.header_read_timeout(TIMEOUT)
-        });
+        let service = Service::with(|serve| serve.header_read_timeout(TIMEOUT));
         let client = Raw::connect(service.address);
         let began = Instant::now();
         service.drain.start();
