@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::fixture::{Fleet, SLEEP, shell, wait, wait_for_end};
+use super::fixture::{Fleet, SLEEP, end_alone, shell, wait, wait_for_end};
 use crate::control_group::ControlGroup;
 use crate::process;
 
@@ -148,7 +148,8 @@ fn what_is_left_of_a_process_that_ended_without_a_supervisor_is_ended() {
         return;
     };
     let definition = shell(
-        "setsid sleep 614 & echo $! > helper.new; mv helper.new helper; exec sleep 600",
+        "(trap 'echo > told; exit' TERM; echo > up; while :; do sleep 0.02; done) & \
+         setsid sleep 614 & echo $! > helper.new; mv helper.new helper; exec sleep 600",
         "directory = \".\"\nrestart = \"always\"",
     );
     let mut fleet = Fleet::empty();
@@ -156,12 +157,13 @@ fn what_is_left_of_a_process_that_ended_without_a_supervisor_is_ended() {
     start(&mut fleet, &group);
     let pids = fleet.wait_for("web", &["RUNNING"]);
     let first = helper(&fleet);
+    fleet.wait_for_file("up");
     fleet.kill();
-    kill(Pid::from_raw(pids[0].cast_signed()), Signal::SIGKILL).unwrap();
-    wait_for_end(pids[0]);
+    end_alone(pids[0]);
     start(&mut fleet, &group);
     let second = helper(&fleet);
     wait_for_end(first);
+    fleet.wait_for_file("told");
     assert!(!process::is_gone(second));
     fleet.stop();
     wait_for_end(second);

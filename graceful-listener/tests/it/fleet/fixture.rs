@@ -292,6 +292,18 @@ pub(super) fn wait_for_end(pid: u32) {
     });
 }
 
+/// Ends a process without a supervisor, and lets its new parent reap it if it does that:
+/// then only the number of its group is left of it.
+pub(super) fn end_alone(pid: u32) {
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
+    wait_for_end(pid);
+    let begun = Instant::now();
+    let is_there = || fs::exists(format!("/proc/{pid}")).unwrap();
+    while is_there() && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fleet");
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -1,13 +1,11 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::fixture::{Fleet, SLEEP, shell, wait_for_end};
+use super::fixture::{Fleet, SLEEP, end_alone, shell, wait_for_end};
 use crate::process;
 
 #[test]
@@ -325,18 +323,6 @@ fn process_of_which_nothing_else_is_known_is_ended() {
         (fleet.wait_for("web", &["RUNNING"]) != before).then_some(())
     });
     assert_eq!(fleet.children().len(), 1);
-}
-
-/// Ends a process without a supervisor, and lets its new parent reap it if it does that:
-/// then only the number of its group is left of it.
-fn end_alone(pid: u32) {
-    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
-    wait_for_end(pid);
-    let begun = Instant::now();
-    let is_there = || fs::exists(format!("/proc/{pid}")).unwrap();
-    while is_there() && begun.elapsed() < Duration::from_secs(10) {
-        sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]
