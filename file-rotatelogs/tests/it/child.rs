@@ -2,8 +2,9 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use file_rotatelogs::{
     Builder, Clock, Compression, ErrorPolicy, NonBlocking, Overflow, RotateLogs, SyncPolicy,
 };
 
-use crate::support::{self, Events, PATIENCE, wait_until};
+use crate::support::{self, Events, PATIENCE, Quiet, wait_until};
 
 /// A process that runs until it is told to end, killed or dropped.
 pub(crate) struct Child {
@@ -42,14 +43,20 @@ impl Child {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
+        let mut program = env::current_exe().unwrap();
         if start.user.is_some() {
-            use std::os::unix::fs::PermissionsExt;
-            let open = std::fs::Permissions::from_mode(0o777);
-            std::fs::set_permissions(directory.path(), open.clone()).unwrap();
-            std::fs::set_permissions(&socket, open).unwrap();
+            // The other user may not be let in where this program is.
+            let original = std::mem::replace(&mut program, directory.path().join("it"));
+            // A program that is started meanwhile would have it open for writing, for a
+            // moment, and then it could not be run.
+            let _quiet = Quiet::new();
+            fs::copy(original, &program).unwrap();
+            for path in [directory.path(), &socket, &program] {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+            }
         }
         let mut words: Vec<OsString> = start.under.iter().map(OsString::from).collect();
-        words.push(env::current_exe().unwrap().into_os_string());
+        words.push(program.into_os_string());
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
@@ -247,7 +254,7 @@ impl Process {
                 let words: Vec<&str> = rest.split('\t').collect();
                 let (writer, life) = (words[0].parse()?, words[1].parse()?);
                 let (first, end): (u64, u64) = (words[2].parse()?, words[3].parse()?);
-                let acknowledged = std::fs::File::create(words[4])?;
+                let acknowledged = fs::File::create(words[4])?;
                 for number in first..end {
                     let record = crate::torture::record(writer, life, number);
                     (&*logs).write_all(record.as_bytes())?;
