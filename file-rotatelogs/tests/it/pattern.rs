@@ -340,6 +340,9 @@ proptest! {
         suffix in prop::sample::select(vec!["", ".gz", ".zst"]),
     ) {
         let text = format!("{}x", pieces.concat());
+        // A month and an offset, say, that were seen together under former rules alone may
+        // be too long ago to be found.
+        prop_assume!(time >= utc(2009, 1, 1, 0, 0, 0) || !text.contains(['z', 'Z']));
         let clock = Hands::at(utc(2026, 6, 1, 0, 0, 0)).on(zone(ZONES[zone_index]));
         let pattern = pattern(&text);
         let base = pattern.path_at(at(time), &clock);
