@@ -256,6 +256,8 @@ fn each_failure_and_each_recovery_is_told_once() {
         logs.rotate().unwrap();
         assert!(logs.wait_for_housekeeping(PATIENCE));
     };
+    // That of the start would compress what comes first before the other is there.
+    assert!(logs.wait_for_housekeeping(PATIENCE));
     for round in 1..=2 {
         fs::write(scratch.join("a.2020"), "log\n").unwrap();
         fs::write(scratch.join("a.2020.gz"), "in the way").unwrap();

@@ -8,7 +8,7 @@ use file_rotatelogs::{NonBlocking, Overflow, RotateLogs};
 
 use crate::allocator::allocations;
 use crate::child::Child;
-use crate::support::{Scratch, need, wait_until};
+use crate::support::{Scratch, need, wait_until, wait_until_logs_look};
 
 #[test]
 fn record_is_written_without_an_allocation() {
@@ -157,8 +157,8 @@ fn file_is_brought_to_the_disk_as_often_as_the_policy_says() {
     assert_eq!(synced(&[], &|child| drop(child.tell("sync").unwrap())), 1);
     let write = |child: &mut Child| {
         for _ in 0..2 {
-            // Longer than the interval.
-            std::thread::sleep(Duration::from_millis(600));
+            // As long as the interval.
+            wait_until_logs_look();
             for _ in 0..50 {
                 child.tell("write\tx").unwrap();
             }

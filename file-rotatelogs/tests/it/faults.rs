@@ -10,7 +10,8 @@ use file_rotatelogs::{Clock, ErrorPolicy, NonBlocking, RotateLogs};
 
 use crate::child::{Child, Start};
 use crate::support::{
-    DAY, Events, Hands, Scratch, contents, expect, is_root, names, need, run, tree, utc, wait_until,
+    DAY, Events, Hands, Scratch, before_logs_look, contents, expect, is_root, names, need, run,
+    tree, utc, wait_until, wait_until_logs_look,
 };
 
 #[test]
@@ -62,19 +63,22 @@ fn first_record_after_a_pause_finds_the_file_gone() {
     writeln!(&logs, "before").unwrap();
     fs::remove_file(scratch.join("a.2026")).unwrap();
     // The hands stand still; the half second is that of a clock nobody can stop.
-    std::thread::sleep(std::time::Duration::from_millis(600));
+    wait_until_logs_look();
     writeln!(&logs, "after").unwrap();
     assert_eq!(tree(scratch.path()), expect([("a.2026", "after\n")]));
 }
 
 #[test]
 fn moved_file_keeps_what_was_written_and_a_new_one_is_begun() {
-    let scratch = Scratch::new();
-    let logs = RotateLogs::builder(scratch.join("a.log")).build().unwrap();
-    writeln!(&logs, "before").unwrap();
-    // As logrotate does.
-    fs::rename(scratch.join("a.log"), scratch.join("a.log.1")).unwrap();
-    writeln!(&logs, "meanwhile").unwrap();
+    let (scratch, logs) = before_logs_look(|| {
+        let scratch = Scratch::new();
+        let logs = RotateLogs::builder(scratch.join("a.log")).build().unwrap();
+        writeln!(&logs, "before").unwrap();
+        // As logrotate does.
+        fs::rename(scratch.join("a.log"), scratch.join("a.log.1")).unwrap();
+        writeln!(&logs, "meanwhile").unwrap();
+        (scratch, logs)
+    });
     logs.reopen().unwrap();
     writeln!(&logs, "after").unwrap();
     assert_eq!(
@@ -532,8 +536,9 @@ fn batch_is_given_up_when_each_failure_takes_long() {
     drop(child);
     let text = fs::read_to_string(&trace).unwrap();
     let writes = text.lines().filter(|line| line.contains("write(")).count();
-    // A failure, and what can be tried in a tenth of a second at 30 ms each.
-    assert!((1 + 2..=1 + 5).contains(&writes), "{writes} attempts");
+    // A failure, and what can be tried in a tenth of a second at 30 ms each, by a clock that
+    // may be late.
+    assert!((1 + 2..=1 + 20).contains(&writes), "{writes} attempts");
 }
 
 #[test]

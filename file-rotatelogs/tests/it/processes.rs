@@ -5,12 +5,13 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use file_rotatelogs::{Compression, RotateLogs};
 
 use crate::child::{Child, Start};
-use crate::support::{Events, PATIENCE, Quiet, Scratch, contents, names, need, tree, wait_until};
+use crate::support::{
+    Events, PATIENCE, Quiet, Scratch, contents, names, need, tree, wait_until, wait_until_logs_look,
+};
 
 fn pattern(scratch: &Scratch, name: &str) -> String {
     format!("pattern={}", scratch.join(name).to_str().unwrap())
@@ -115,8 +116,7 @@ fn rotation_by_one_process_is_followed_by_the_other_after_half_a_second() {
     one.tell("rotate").unwrap();
     let new = one.tell("path").unwrap();
     assert!(new.ends_with(".1"));
-    // Of a clock that nobody can stop.
-    std::thread::sleep(Duration::from_millis(600));
+    wait_until_logs_look();
     other.tell("write\tstill").unwrap();
     assert_eq!(other.tell("path").unwrap(), new);
     assert!(

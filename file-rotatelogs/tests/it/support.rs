@@ -192,7 +192,37 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often a log looks after its file, by the clock of [`steady`].
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Reads the clock that logs look at: the kernel's coarse one, which may be late.
+fn steady() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+}
+
+/// Waits until each log looks after its file before its next record.
+pub(crate) fn wait_until_logs_look() {
+    let before = steady();
+    wait_until("half a second has passed", || {
+        steady() - before >= LOOK_EVERY
+    });
+}
+
+/// Runs something in so short a time that no log that it opens looks after its file: again
+/// when the machine stood still.
+pub(crate) fn before_logs_look<T>(mut run: impl FnMut() -> T) -> T {
+    for _ in 0..100 {
+        let before = steady();
+        let done = run();
+        if steady() - before < LOOK_EVERY {
+            return done;
+        }
+    }
+    panic!("it takes more than half a second each time");
+}
 
 /// A directory for the files of one test.
 pub(crate) struct Scratch {
