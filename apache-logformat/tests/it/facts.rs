@@ -560,30 +560,37 @@ fn clock_is_read_at_begin_head_and_end_and_no_oftener() {
 
 #[test]
 fn clock_that_panics_does_not_hurt_the_request() {
-    let before = Timestamp::now().as_micros();
-    let got = configured("%{usec}t %>s", |layer| {
-        layer.clock(|| panic!("in the clock"))
+    let mut attempts = (0..3).map(|_| {
+        let before = Timestamp::now().as_micros();
+        let got = configured("%{usec}t %>s", |layer| {
+            layer.clock(|| panic!("in the clock"))
+        });
+        let (micros, status) = got.split_once(' ').unwrap();
+        assert_eq!(status, "200");
+        micros.parse::<i64>().unwrap() >= before
     });
-    let (micros, status) = got.split_once(' ').unwrap();
-    assert!(micros.parse::<i64>().unwrap() >= before);
-    assert_eq!(status, "200");
+    assert!(attempts.any(|is_now| is_now), "unless the clock was set");
 }
 
 #[test]
 fn time_comes_from_the_system_by_default() {
-    let before = Timestamp::now().as_micros();
-    let got = configured("%{usec}t %{end:usec}t %D %^FB", |layer| layer);
-    let after = Timestamp::now().as_micros() + Duration::from_secs(5).as_micros() as i64;
-    let numbers: Vec<i64> = got
-        .split(' ')
-        .map(|number| number.parse().unwrap())
-        .collect();
-    let [begin, end, duration, first] = numbers[..] else {
-        panic!("{got}");
-    };
-    assert!(before <= begin && begin <= end && end <= after, "{got}");
-    assert_eq!(end - begin, duration, "{got}");
-    assert!((0..=duration).contains(&first), "{got}");
+    let mut attempts = (0..3).map(|_| {
+        let before = Timestamp::now().as_micros();
+        let got = configured("%{usec}t %{end:usec}t %D %^FB", |layer| layer);
+        let after = Timestamp::now().as_micros() + Duration::from_secs(5).as_micros() as i64;
+        let numbers: Vec<i64> = got
+            .split(' ')
+            .map(|number| number.parse().unwrap())
+            .collect();
+        let [begin, end, duration, first] = numbers[..] else {
+            panic!("{got}");
+        };
+        assert!(begin <= end, "{got}");
+        assert_eq!(end - begin, duration, "{got}");
+        assert!((0..=duration).contains(&first), "{got}");
+        before <= begin && end <= after
+    });
+    assert!(attempts.any(|is_now| is_now), "unless the clock was set");
 }
 
 #[test]

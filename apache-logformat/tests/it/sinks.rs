@@ -114,6 +114,8 @@ fn poisoned_mutex_takes_lines_still() {
 #[test]
 fn file_takes_whole_lines_from_many_threads() {
     let path = std::env::temp_dir().join(format!("apache-logformat-sinks-{}", std::process::id()));
+    // One that was killed may have left it.
+    let _ = fs::remove_file(&path);
     let file = File::options()
         .append(true)
         .create_new(true)
