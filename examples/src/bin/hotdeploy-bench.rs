@@ -138,6 +138,8 @@ fn run(options: &Options) -> Result<bool, String> {
         if number < events {
             deploys.push(Instant::now());
             service.deploy()?;
+            // Each generation is to answer, one that is killed at once as well.
+            running.wait();
         }
         // The first of two comes after a third of the time.
         let begun = (options.fault.len() + 1) * number as usize / events as usize;

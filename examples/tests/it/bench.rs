@@ -1,11 +1,11 @@
 //! `hotdeploy-bench`, in short: under load, through deploys and rotations, with
 //! faults in the middle, no request is lost and no line.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use sql_trace::TestPostgres;
 
-use crate::program::{left_out, left_out_here, sibling};
+use crate::program::{command, left_out, left_out_here, sibling};
 
 #[test]
 fn deploys_and_rotations_under_load_lose_no_request_and_no_line() {
@@ -86,7 +86,7 @@ fn bench(options: &[&str]) -> String {
 
 fn run(options: &[&str]) -> Output {
     sibling("start_server", "graceful-listener");
-    Command::new(env!("CARGO_BIN_EXE_hotdeploy-bench"))
+    command(env!("CARGO_BIN_EXE_hotdeploy-bench"))
         .args(["--seconds", "6", "--rotate-bytes", "50000", "--think", "10"])
         .args(["--keep-alive", "6", "--per-request", "3"])
         .args(options)

@@ -1,10 +1,11 @@
 //! A program of the workspace under test: started, watched, ended.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// Generous: a debug build on two busy cores.
@@ -68,6 +69,13 @@ impl Program {
         }
     }
 
+    /// Whether a line has been said in which there are all these words.
+    pub(crate) fn has_said(&mut self, words: &[&str]) -> bool {
+        self.seen.extend(self.lines.try_iter());
+        let has_all = |line: &String| words.iter().all(|word| line.contains(word));
+        self.seen.iter().any(has_all)
+    }
+
     pub(crate) fn wait_for_address(&mut self) -> SocketAddr {
         self.wait_for_line("that it serves", |line| {
             let address = match line.split_once("serving address=") {
@@ -78,12 +86,17 @@ impl Program {
         })
     }
 
-    /// What it has said on standard error, when it has ended.
+    /// What was said on standard error, when it and all that it has started have ended.
     pub(crate) fn said(&mut self) -> &[String] {
-        while let Ok(line) = self.lines.recv_timeout(DEADLINE) {
-            self.seen.push(line);
+        loop {
+            match self.lines.recv_timeout(DEADLINE) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => return &self.seen,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("some process is left; it said:\n{}", self.seen.join("\n"))
+                }
+            }
         }
-        &self.seen
     }
 
     pub(crate) fn id(&self) -> libc::pid_t {
@@ -132,7 +145,21 @@ pub(crate) fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> 
 }
 
 pub(crate) fn service() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_service"))
+    command(env!("CARGO_BIN_EXE_service"))
+}
+
+/// A program without what is meant for others in this process's environment.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for variable in [
+        "DATABASE_URL",
+        "LISTEN_FDS",
+        "RUST_LOG",
+        "SERVER_STARTER_PORT",
+    ] {
+        command.env_remove(variable);
+    }
+    command
 }
 
 /// A program of another package of the workspace, built when `cargo test` was
@@ -155,7 +182,7 @@ pub(crate) fn sibling(name: &str, package: &str) -> Command {
             "{build:?}"
         );
     }
-    Command::new(path)
+    command(path)
 }
 
 /// Says that something is not tested because a program is not installed; a

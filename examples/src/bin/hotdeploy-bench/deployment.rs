@@ -27,7 +27,7 @@ impl Deployment {
         let status = dir.join("status");
         let mut command = Command::new(sibling("start_server")?);
         command
-            .args(["--port", "127.0.0.1:0", "--wait-ready=20", "--status-file"])
+            .args(["--port", "127.0.0.1:0", "--wait-ready=60", "--status-file"])
             .arg(&status)
             .arg("--")
             .arg(sibling("service")?)
@@ -148,4 +148,4 @@ fn sibling(name: &str) -> Result<PathBuf, String> {
     ))
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,9 @@ pub(crate) struct Sample {
     pub(crate) slow: bool,
     /// The status of the answer, or why there is none.
     pub(crate) end: Result<u16, String>,
-    /// It came after its connection had been left alone for [`LINGER`]: that the service
-    /// had closed it by then is no failure of the service.
+    /// It came later than [`LINGER`] after the last on its connection was asked, so that the
+    /// connection may have been left alone for as long: that the service had closed it by
+    /// then is no failure of the service.
     pub(crate) late: bool,
 }
 
@@ -52,16 +53,17 @@ impl Load {
         self.code = location.trim_start_matches('/').to_owned();
 
         let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new(AtomicUsize::new(0));
         let loops = (0..self.keep_alive + self.per_request)
             .map(|number| {
-                let (load, stop) = (self.clone(), Arc::clone(&stop));
-                thread::spawn(move || load.run(number, &stop))
+                let (load, stop, asked) = (self.clone(), Arc::clone(&stop), Arc::clone(&asked));
+                thread::spawn(move || load.run(number, &stop, &asked))
             })
             .collect();
-        Ok(Running { loops, stop })
+        Ok(Running { loops, stop, asked })
     }
 
-    fn run(&self, number: u32, stop: &AtomicBool) -> Vec<Sample> {
+    fn run(&self, number: u32, stop: &AtomicBool, asked: &AtomicUsize) -> Vec<Sample> {
         let keeps = number < self.keep_alive;
         let mut samples = Vec::new();
         let mut kept: Option<Connection> = None;
@@ -97,6 +99,7 @@ impl Load {
                 end: answer.map_err(|why| format!("{why} {how}")),
                 late,
             });
+            asked.fetch_add(1, Ordering::Relaxed);
             thread::sleep(self.think);
         }
         samples
@@ -141,9 +144,22 @@ fn post(body: &str, id: &str) -> String {
 pub(crate) struct Running {
     loops: Vec<JoinHandle<Vec<Sample>>>,
     stop: Arc<AtomicBool>,
+    /// How many requests have had their end.
+    asked: Arc<AtomicUsize>,
 }
 
 impl Running {
+    /// Waits until a request that began after this was called has had its end.
+    pub(crate) fn wait(&self) {
+        // One of each loop may have begun before.
+        let enough = self.asked.load(Ordering::Relaxed) + self.loops.len() + 1;
+        while self.asked.load(Ordering::Relaxed) < enough
+            && self.loops.iter().any(|one| !one.is_finished())
+        {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Ends it, and returns all requests that were made.
     pub(crate) fn stop(self) -> Vec<Sample> {
         self.stop.store(true, Ordering::Relaxed);
@@ -183,8 +199,9 @@ pub(crate) fn quantile(times: &[Duration], share: f64) -> f64 {
 
 struct Connection {
     stream: BufReader<TcpStream>,
-    answered: Option<Instant>,
-    /// How long nothing was asked before the last request.
+    asked: Option<Instant>,
+    /// How long nothing was asked before the last request, at most: when the answer before
+    /// it came, a client cannot tell that had to wait for its turn to run.
     idle: Duration,
 }
 
@@ -204,7 +221,7 @@ impl Connection {
         let stream = stream.map_err(|error| format!("not connected: {:?}", error.kind()))?;
         Ok(Self {
             stream: BufReader::new(stream),
-            answered: None,
+            asked: None,
             idle: Duration::ZERO,
         })
     }
@@ -219,8 +236,10 @@ impl Connection {
     }
 
     fn send(&mut self, request: &str) -> Result<Answer, String> {
+        let asked = Instant::now();
         let sent = self.stream.get_mut().write_all(request.as_bytes());
-        self.idle = self.answered.map_or(Duration::ZERO, |at| at.elapsed());
+        let before = self.asked.replace(asked);
+        self.idle = before.map_or(Duration::ZERO, |at| at.elapsed());
         sent.map_err(|error| format!("not sent: {:?}", error.kind()))?;
         let status = self.line("not answered")?;
         let status = status
@@ -247,8 +266,6 @@ impl Connection {
             }
         }
         let mut body = vec![0; length.ok_or("answered without a length")?];
-        // Before the answer is read to its end, as that may take the client a while.
-        self.answered = Some(Instant::now());
         let read = self.stream.read_exact(&mut body);
         read.map_err(|error| format!("body cut: {:?}", error.kind()))?;
         Ok(answer)
@@ -268,4 +285,4 @@ impl Connection {
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Longer than any request may take.
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(60);
