@@ -311,6 +311,27 @@ const PATIENCE: Duration = Duration::from_secs(10);
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn sqlite_lets_readers_beside_a_writer_and_waits_ten_seconds_for_a_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("links.db").display());
+        let tracer = sql_trace::Tracer::shared(sql_trace::writer(std::io::sink()));
+        let store = Store::connect(&url, tracer, PATIENCE).await.unwrap();
+        let Pool::Sqlite(pool) = &store.pool else {
+            panic!("{url} is SQLite's");
+        };
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+        assert_eq!(mode, "wal");
+        let wait: i64 = sqlx::query_scalar("PRAGMA busy_timeout")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+        assert_eq!(wait, 10_000);
+    }
+
     #[test]
     fn no_form_of_a_url_shows_its_password() {
         for (url, shown) in [

@@ -28,7 +28,7 @@ async fn run() -> sqlx::Result<()> {
     let pool = SqlitePoolOptions::new()
         .tracer(tracer)
         // Told of while they still run, too.
-        .still_running(Duration::from_millis(200))
+        .still_running(Duration::from_millis(50))
         .max_connections(1)
         .connect("sqlite::memory:")
         .await?;
@@ -53,7 +53,7 @@ async fn run() -> sqlx::Result<()> {
                 .await?;
             println!("{names:?}");
             sqlx::query_scalar::<_, i64>(SLOW)
-                .bind(2_000_000)
+                .bind(10_000_000)
                 .fetch_one(&pool)
                 .await
         })

@@ -5,9 +5,29 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-use crate::client::{get, send};
+use crate::client::get;
 use crate::program::{Program, eventually, sibling};
-use crate::standalone::read_lines;
+use crate::standalone::{log_lines, read_lines};
+
+#[test]
+fn inherited_sockets_are_served_and_those_to_listen_on_ignored_with_a_notice() {
+    let dir = TempDir::new().unwrap();
+    let mut command = sibling("start_server", "graceful-listener");
+    command
+        .current_dir(&dir)
+        .args(["--port", "127.0.0.1:0", "--"])
+        .arg(env!("CARGO_BIN_EXE_service"))
+        .args(["--listen", "./socket"]);
+    let mut starter = Program::start(command);
+    assert_eq!(get(starter.wait_for_address(), "/healthz").status, 200);
+    starter.wait_for_line("the notice", |line| {
+        line.ends_with(" the sockets are inherited: --listen is ignored")
+            .then_some(())
+    });
+    assert!(!dir.path().join("socket").exists());
+    starter.signal("TERM");
+    assert_eq!(starter.wait().code(), Some(0));
+}
 
 #[test]
 fn a_hup_in_the_middle_of_requests_fails_none_and_each_has_its_line() {
@@ -55,12 +75,10 @@ fn a_hup_in_the_middle_of_requests_fails_none_and_each_has_its_line() {
     }
     starter.signal("TERM");
     assert_eq!(starter.wait().code(), Some(0));
-    assert!(
-        send(address, "GET / HTTP/1.0\r\n\r\n").is_err(),
-        "nobody listens any more"
-    );
+    // Its workers have its standard error: none is left when that has ended.
+    starter.said();
 
-    let lines = read_lines(&dir.path().join("logs/access.log"));
+    let lines = log_lines(&dir, "access");
     let answered = usize::try_from(answered.load(Ordering::Relaxed)).unwrap();
     assert_eq!(
         lines.len(),

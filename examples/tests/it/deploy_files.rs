@@ -11,6 +11,7 @@ use crate::program::{Program, left_out, service, sibling};
 
 #[test]
 fn systemd_takes_the_units() {
+    sibling("start_server", "graceful-listener");
     let dir = TempDir::new().unwrap();
     let units = [
         "shortener.socket",

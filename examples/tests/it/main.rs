@@ -5,6 +5,7 @@ mod client;
 mod databases;
 mod deploy;
 mod deploy_files;
+mod logs;
 mod program;
 mod small;
 mod standalone;

@@ -2,19 +2,20 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::os::unix::fs::symlink;
+use std::process::Stdio;
 
 use tempfile::TempDir;
 
 use crate::client::get;
-use crate::program::{Program, eventually};
+use crate::program::{Program, command, eventually};
 use crate::standalone::{has_read, read_lines};
 
 #[test]
 fn access_log_prints_a_line_per_request_and_failures_apart() {
     let dir = TempDir::new().unwrap();
     let out = dir.path().join("out");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_access-log"));
+    let mut command = command(env!("CARGO_BIN_EXE_access-log"));
     command.env("BIND_ADDR", "127.0.0.1:0");
     let mut program = Program::start_with_output(command, std::fs::File::create(&out).unwrap());
     let address = eventually("its address", || {
@@ -22,13 +23,14 @@ fn access_log_prints_a_line_per_request_and_failures_apart() {
         first.strip_prefix("listening on http://")?.parse().ok()
     });
     assert_eq!(get(address, "/").body, "hello\n");
+    assert_eq!(get(address, "/nothing").status, 404);
     assert_eq!(get(address, "/broken").status, 500);
-    program.wait_for_line("the failure", |line| {
-        (line == "failed: GET /broken HTTP/1.1 500").then_some(())
-    });
-    let lines = eventually("two lines", || {
+    // The first: a 404 is none.
+    let failure = program.wait_for_line("the failure", |line| Some(line.to_owned()));
+    assert_eq!(failure, "failed: GET /broken HTTP/1.1 500");
+    let lines = eventually("three lines", || {
         let lines = read_lines(&out);
-        (lines.len() == 3).then_some(lines)
+        (lines.len() == 4).then_some(lines)
     });
     assert!(lines[1].starts_with("127.0.0.1 - - ["), "{}", lines[1]);
     let (_, tail) = lines[1].split_once("] ").unwrap();
@@ -38,7 +40,7 @@ fn access_log_prints_a_line_per_request_and_failures_apart() {
 
 #[test]
 fn access_log_refuses_a_wrong_format_and_shows_the_place() {
-    let output = Command::new(env!("CARGO_BIN_EXE_access-log"))
+    let output = command(env!("CARGO_BIN_EXE_access-log"))
         .env("LOG_FORMAT", "%h %Z")
         .output()
         .unwrap();
@@ -50,7 +52,7 @@ fn access_log_refuses_a_wrong_format_and_shows_the_place() {
 #[test]
 fn rotating_log_keeps_five_files_and_compresses_the_old_ones() {
     let dir = TempDir::new().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_rotating-log"))
+    let output = command(env!("CARGO_BIN_EXE_rotating-log"))
         .arg(dir.path())
         .output()
         .unwrap();
@@ -84,7 +86,7 @@ fn rotating_log_says_what_it_cannot_do() {
         (dir.path(), "many", "RECORDS: `many` is not a number"),
         (&file, "1", "file\": File exists"),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_rotating-log"))
+        let output = command(env!("CARGO_BIN_EXE_rotating-log"))
             .arg(directory)
             .env("RECORDS", records)
             .output()
@@ -98,7 +100,7 @@ fn rotating_log_says_what_it_cannot_do() {
 
 #[test]
 fn traced_queries_shows_time_arguments_slow_ones_and_failures() {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_traced-queries"))
+    let mut program = command(env!("CARGO_BIN_EXE_traced-queries"))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -119,6 +121,7 @@ fn traced_queries_shows_time_arguments_slow_ones_and_failures() {
             "; slow",
             "; request = \"request-1\" (",
         ],
+        &["Query: WITH RECURSIVE", "; still running"],
         &["Exec: SELECT nope; args = []; err = \"SQLite 1: no such column: nope\""],
         &["request-1: 2 statements, "],
         &["Close", " ("],
@@ -131,7 +134,7 @@ fn traced_queries_shows_time_arguments_slow_ones_and_failures() {
 
 #[test]
 fn graceful_answers_with_its_generation_and_says_what_may_be_asked_for() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_graceful"));
+    let mut command = command(env!("CARGO_BIN_EXE_graceful"));
     command.env("BIND_ADDR", "127.0.0.1:0");
     let mut program = Program::start(command);
     let address = program.wait_for_address();
@@ -153,7 +156,7 @@ fn graceful_answers_with_its_generation_and_says_what_may_be_asked_for() {
 
 #[test]
 fn graceful_drains_for_as_long_as_its_environment_says() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_graceful"));
+    let mut command = command(env!("CARGO_BIN_EXE_graceful"));
     command.env("BIND_ADDR", "127.0.0.1:0");
     command.env("DRAIN_TIMEOUT_MS", "100");
     let mut program = Program::start(command);
@@ -174,9 +177,33 @@ fn graceful_drains_for_as_long_as_its_environment_says() {
 }
 
 #[test]
+fn graceful_waits_for_the_next_process_for_as_long_as_its_environment_says() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("sleep");
+    symlink(env!("CARGO_BIN_EXE_graceful"), &path).unwrap();
+    let mut command = command(&path);
+    command.arg("600");
+    command.env("BIND_ADDR", "127.0.0.1:0");
+    command.env("UPGRADE_TIMEOUT_MS", "100");
+    let mut program = Program::start(command);
+    let address = program.wait_for_address();
+    // What is started in its place, with its arguments, never says that it is ready.
+    std::fs::remove_file(&path).unwrap();
+    symlink("/bin/sleep", &path).unwrap();
+    program.signal("USR2");
+    program.wait_for_line("that it goes on", |line| {
+        (line.contains("not upgraded, serving on") && line.contains("was not ready within 100ms"))
+            .then_some(())
+    });
+    assert_eq!(get(address, "/").body, "hello\n");
+    program.signal("TERM");
+    assert!(program.wait().success());
+}
+
+#[test]
 fn graceful_refuses_a_time_that_is_no_number() {
     for variable in ["DRAIN_TIMEOUT_MS", "UPGRADE_TIMEOUT_MS"] {
-        let output = Command::new(env!("CARGO_BIN_EXE_graceful"))
+        let output = command(env!("CARGO_BIN_EXE_graceful"))
             .env(variable, "10s")
             .output()
             .unwrap();

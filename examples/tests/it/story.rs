@@ -1,12 +1,11 @@
 //! One request, one story: its id and its statements in every log.
 
-use std::path::Path;
-
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::client::{get, get_with, post};
 use crate::program::eventually;
-use crate::standalone::{read_lines, start};
+use crate::standalone::{log_lines, read_lines, start};
 
 #[test]
 fn a_request_is_followed_by_its_id_from_the_answer_through_both_logs() {
@@ -28,7 +27,7 @@ fn a_request_is_followed_by_its_id_from_the_answer_through_both_logs() {
         "{id}"
     );
 
-    let access = with_id(&dir.path().join("logs/access.log"), id, 1);
+    let access = with_id(&dir, "access", id, 1);
     let [_, generation, duration, count, time, slowest] = last_words(&access[0]);
     assert_eq!(generation, "1", "{}", access[0]);
     assert_eq!(count, "2", "a hit finds its link and counts: {}", access[0]);
@@ -37,7 +36,7 @@ fn a_request_is_followed_by_its_id_from_the_answer_through_both_logs() {
     assert!(number(slowest) <= number(time), "{}", access[0]);
     assert!(number(time) <= number(duration), "{}", access[0]);
 
-    let sql = with_id(&dir.path().join("logs/sql.log"), id, 2);
+    let sql = with_id(&dir, "sql", id, 2);
     for (line, statement) in sql.iter().zip(["Query: SELECT", "Exec: UPDATE"]) {
         assert!(line.contains(statement), "{line}");
     }
@@ -64,9 +63,7 @@ fn an_id_from_elsewhere_is_believed_of_a_trusted_proxy_alone() {
     let id = |options: &[&str], headers: &str| {
         let (dir, mut service) = start(options);
         let answer = get_with(service.wait_for_address(), "/healthz", headers);
-        let line = eventually("the access line", || {
-            read_lines(&dir.path().join("logs/access.log")).pop()
-        });
+        let line = eventually("the access line", || log_lines(&dir, "access").pop());
         let client = line.split(' ').next().unwrap().to_owned();
         (answer.header("x-request-id").unwrap().to_owned(), client)
     };
@@ -100,7 +97,7 @@ fn json_logs_are_objects_with_the_request_in_each() {
     assert_eq!(answer.status, 200);
     let id = answer.header("x-request-id").unwrap();
 
-    let access = with_id(&dir.path().join("logs/access.log"), id, 1);
+    let access = with_id(&dir, "access", id, 1);
     let access: Value = serde_json::from_str(&access[0]).unwrap();
     assert_eq!(access["request"], id);
     assert_eq!(access["path"], "/report?steps=200000");
@@ -116,15 +113,21 @@ fn json_logs_are_objects_with_the_request_in_each() {
         "sql_wait_us",
         "sql_slowest_us",
     ] {
-        assert!(access[number].is_u64(), "{number} in {access}");
+        assert!(access[number].as_u64() > Some(0), "{number} in {access}");
     }
+    let number = |name: &str| access[name].as_u64().unwrap();
+    assert_eq!(number("sql_slowest_us"), number("sql_time_us"), "{access}");
+    assert!(
+        number("sql_wait_us") + number("sql_time_us") <= number("duration_us"),
+        "{access}"
+    );
     let time = access["time"].as_str().unwrap();
     assert!(
         chrono::DateTime::parse_from_str(time, "%Y-%m-%dT%H:%M:%S%.6f%z").is_ok(),
         "{time}"
     );
 
-    let sql = with_id(&dir.path().join("logs/sql.log"), id, 1);
+    let sql = with_id(&dir, "sql", id, 1);
     for line in &sql {
         let event: Value = serde_json::from_str(line).unwrap();
         assert_eq!(event["request"], id, "{line}");
@@ -148,16 +151,16 @@ fn a_request_that_nobody_waited_for_has_its_statements_counted() {
     impatient
         .write_all(b"GET /report?steps=2000000000 HTTP/1.1\r\nHost: t\r\n\r\n")
         .unwrap();
-    let sql = dir.path().join("logs/sql.log");
     eventually("the report running", || {
-        read_lines(&sql)
+        log_lines(&dir, "sql")
             .iter()
             .any(|line| line.contains("WITH RECURSIVE"))
             .then_some(())
     });
     drop(impatient);
-    let access = dir.path().join("logs/access.log");
-    let line = eventually("the line of the request", || read_lines(&access).pop());
+    let line = eventually("the line of the request", || {
+        log_lines(&dir, "access").pop()
+    });
     assert!(line.contains(" 499 "), "{line}");
     let [.., count, time, _] = last_words(&line);
     assert_eq!(count, "1", "{line}");
@@ -173,9 +176,8 @@ fn values_are_in_the_sql_log_on_request_only() {
     ] {
         let (dir, mut service) = start(&["--sql-args", what]);
         get(service.wait_for_address(), "/nosuch1");
-        let log = dir.path().join("logs/sql.log");
         let line = eventually("the statement", || {
-            let lines = read_lines(&log);
+            let lines = log_lines(&dir, "sql");
             lines.into_iter().find(|line| line.contains("WHERE code"))
         });
         assert!(line.contains(expected), "{what}: {line}");
@@ -207,9 +209,9 @@ fn logs_are_rotated_by_size_and_no_line_is_lost() {
 }
 
 /// The lines of a log in which the id is, when there are as many.
-fn with_id(log: &Path, id: &str, number: usize) -> Vec<String> {
+fn with_id(dir: &TempDir, log: &str, id: &str, number: usize) -> Vec<String> {
     eventually("the lines of the request", || {
-        let lines = read_lines(log).into_iter();
+        let lines = log_lines(dir, log).into_iter();
         let lines: Vec<_> = lines.filter(|line| line.contains(id)).collect();
         (lines.len() >= number).then_some(lines)
     })
