@@ -336,6 +336,8 @@ fn deadline_closes_what_is_left_and_reports_its_number() {
     }
     let mut upgraded = service.connect();
     upgrade(&mut upgraded);
+    // Its echo may come before that.
+    eventually("counted", || service.drain.upgraded() == 1);
     let began = Instant::now();
     service.drain.start();
     for client in &mut clients {
@@ -354,12 +356,44 @@ fn end_may_be_ordered_at_once() {
     client.send(GET_HELD).unwrap();
     let mut upgraded = service.connect();
     upgrade(&mut upgraded);
+    eventually("counted", || service.drain.upgraded() == 1);
     service.drain.end_now();
     assert!(service.drain.is_draining());
     assert!(client.response().is_err());
     assert_eq!(upgraded.read(&mut [0]).unwrap(), 0);
     let served = service.end();
     assert_eq!((served.cut, served.cut_upgraded), (2, 1));
+}
+
+#[test]
+fn connections_that_are_cut_are_closed_when_the_service_returns() {
+    eventually("they are closed within a moment", || {
+        let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
+        let address = listeners.iter().next().unwrap().address().as_inet();
+        let (drain, called) = (Drain::new(), Arc::new(Semaphore::new(0)));
+        let (handle, calls) = (drain.clone(), Arc::clone(&called));
+        // A thread of the runtime is busy for longer than the end takes.
+        let handler = get(async move || {
+            calls.add_permits(1);
+            std::thread::sleep(Duration::from_millis(200));
+        });
+        let thread = std::thread::spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+            let served = runtime.block_on(async {
+                let app = Router::new().route("/", handler);
+                let serve = serve(listeners, app).drain(handle.clone());
+                serve.without_signals().await.unwrap()
+            });
+            (served.cut, handle.connections())
+        });
+        let mut client = Client::connect(address.unwrap()).unwrap();
+        client.send(GET).unwrap();
+        eventually("called", || called.available_permits() == 1);
+        drain.end_now();
+        let (cut, left) = thread.join().unwrap();
+        (cut, left) == (1, 0)
+    });
 }
 
 fn upgrade(client: &mut Client<TcpStream>) {
@@ -404,6 +438,9 @@ fn upgraded_connections_that_end_are_not_counted_any_more() {
     eventually("none is left", || {
         service.drain.upgraded() == 0 && service.drain.connections() == 0
     });
+    drop(service.connect_and_ask());
+    service.until_connections(0);
+    assert_eq!(service.drain.upgraded(), 0, "nor is one that never was");
     service.drain.start();
     service.end();
 }

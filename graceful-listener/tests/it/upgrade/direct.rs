@@ -75,6 +75,7 @@ fn child_upgrades_without_serving() {
     eprintln!("predecessor {}", upgrader.has_predecessor());
     let successor = upgrader.upgrade().unwrap();
     eprintln!("successor {}", successor.id());
+    upgrader.ready().unwrap();
     eprintln!("late: {}", upgrader.upgrade().unwrap_err());
     let careless = Upgrader::new(&listeners)
         .unwrap()
