@@ -170,6 +170,9 @@ fn restart_gives_up_when_the_time_is_up() {
         assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
         Some(stderr(&output)).filter(|text| text.contains("waiting for old workers to end:"))
     });
+    // Once while it waits, and once in the end.
+    let lists = told.matches("workers to end:").count();
+    assert_eq!(lists, 2, "{told}");
     let list = told.rsplit_once("workers to end:").unwrap().1;
     assert_eq!(number_after(list, ""), first, "{told}");
 }

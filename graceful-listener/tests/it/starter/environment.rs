@@ -216,3 +216,19 @@ fn envdir_is_read_anew_for_a_worker_that_replaces_a_dead_one() {
         assert_eq!(daemon.ask("env COLOUR"), "=green");
     });
 }
+
+#[test]
+fn program_is_looked_for_where_the_workers_environment_says() {
+    both(|program| {
+        let start = Start::new(program)
+            .options(["--interval=0", "--envdir=env"])
+            .file("one/app", "no program")
+            .file("env/PATH", "one:two:/usr/bin:/bin\n");
+        let dir = start.dir().join("two");
+        fs::create_dir(&dir).unwrap();
+        let script = "#!/bin/sh\necho found; exec sleep 660\n";
+        crate::executable::write(&dir.join("app"), script);
+        // What may not be executed is passed over.
+        start.program(&["app"]).start().wait_for_log("found\n");
+    });
+}

@@ -263,6 +263,20 @@ fn hangups_during_a_start_make_one_more_generation() {
 }
 
 #[test]
+fn interval_that_never_ends_is_none_that_is_over() {
+    let daemon = Start::new(Program::Ours)
+        .file("mode", "stay")
+        .options(["--interval=99999999999999999999", "--port=127.0.0.1:0"])
+        .start();
+    daemon.worker(1);
+    // By when this is passed on, a start without an interval is over.
+    daemon.signal(Signal::SIGUSR1);
+    daemon.wait_for_log("generation 1 received USR1");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("spawning a new worker when the current start is complete");
+}
+
+#[test]
 fn kill_old_delay_keeps_both_generations() {
     both(|program| {
         let daemon = Start::new(program)

@@ -116,7 +116,7 @@ fn log_command_without_anything_for_a_shell_is_run_directly() {
 #[test]
 fn log_command_may_begin_with_a_variable_or_exec() {
     both(|program| {
-        for command in ["|NAME=log tee log", "| exec tee log"] {
+        for command in ["|NAME=log tee log", " | exec tee log"] {
             let daemon = Start::new(program)
                 .options(["--interval=0", "--port=127.0.0.1:0", "--log-file", command])
                 .start();

@@ -133,6 +133,21 @@ fn second_super_daemon_does_not_take_the_sockets_of_a_living_one() {
 }
 
 #[test]
+fn worker_of_a_super_daemon_that_is_a_worker_itself_is_no_orphan() {
+    let port = format!("--port=127.0.0.1:{}", port::free());
+    let ours = Program::Ours.path().display().to_string();
+    let inner = [&ours, "--interval=0", &port, "--", "sleep", "659"];
+    let outer = Start::new(Program::Ours)
+        .options(["--interval=0"])
+        .program(&inner)
+        .start();
+    outer.wait_for_logs("starting new worker ", 2);
+    let output = Start::new(Program::Ours).options([&port]).run();
+    assert_eq!(output.status.code(), Some(98), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("adopting"), "{}", stderr(&output));
+}
+
+#[test]
 fn port_zero_and_foreign_paths_are_nobodys_to_adopt() {
     let mut first = Start::new(Program::Ours)
         .files()

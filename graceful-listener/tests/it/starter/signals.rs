@@ -1,6 +1,7 @@
 //! What each signal does, and that none of them kills the super-daemon.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -255,6 +256,31 @@ fn stop_between_two_failed_starts_starts_no_more() {
         log.contains("received TERM, sending TERM to all workers:none"),
         "{log}"
     );
+}
+
+#[test]
+fn stop_in_the_pause_after_a_failure_starts_no_more_while_it_waits() {
+    let mut daemon = Start::new(Program::Ours)
+        .file("mode", "ready stay")
+        .files()
+        .options(["--wait-ready", "--port=127.0.0.1:0"])
+        .options(["--retry-delay=1", "--retry-max-delay=1"])
+        .start();
+    daemon.wait_for_generations(&[1]);
+    daemon.write("mode", "exit=1");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("trying again");
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_for_log("generation 1 received TERM");
+    let told = Instant::now();
+    daemon.wait("two pauses", || {
+        (told.elapsed() >= Duration::from_secs(2)).then_some(())
+    });
+    kill(Pid::from_raw(daemon.worker(1)), Signal::SIGKILL).unwrap();
+    assert!(daemon.wait_for_exit().success());
+    let log = daemon.log();
+    let (_, after) = log.split_once("received TERM, sending").unwrap();
+    assert!(!after.contains("starting new worker"), "{log}");
 }
 
 #[test]

@@ -309,6 +309,22 @@ fn socket_of_systemd_on_any_address_is_named_by_its_port_and_is_not_taken_for_ud
 }
 
 #[test]
+fn number_of_a_socket_of_systemd_is_not_given_to_another() {
+    if !child::has("systemd-socket-activate") {
+        return;
+    }
+    let port = crate::port::free();
+    let start = Start::new(Program::Ours).options(["--port=127.0.0.1:0=3"]);
+    let mut daemon = activated(start, &[&format!("127.0.0.1:{port}")], "web");
+    wait_for("the socket", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    assert_eq!(daemon.wait_for_exit().code(), Some(255));
+    let told = "descriptor 3 is that of a socket from systemd\n";
+    assert!(daemon.log().contains(told), "{}", daemon.log());
+}
+
+#[test]
 fn sockets_meant_for_another_process_are_not_taken() {
     let daemon = Start::new(Program::Ours)
         .options(["--interval=0", "--port=127.0.0.1:0"])

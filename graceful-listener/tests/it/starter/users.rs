@@ -358,3 +358,35 @@ fn status_is_told_to_the_user() {
         stdout(&output).contains(" serving ").then_some(())
     });
 }
+
+#[test]
+fn groups_that_the_user_is_a_member_of_are_assumed_too() {
+    if !can_become_another() {
+        return;
+    }
+    // A system of its own that has such a group.
+    let groups = fs::read_to_string("/etc/group").unwrap();
+    let start = start(&[])
+        .file("group", &format!("{groups}\nmembers:x:54321:nobody\n"))
+        .shell("echo groups $(id -G); exec sleep 661");
+    let mount = |last: &str| {
+        let mut command = Command::new("unshare");
+        let script = format!("mount --bind group /etc/group && {last}");
+        command.args(["--mount", "sh", "-c", &script]);
+        command.current_dir(start.dir());
+        command
+    };
+    if !mount("true")
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        child::left_out("no file can be put in the place of another here");
+        return;
+    }
+    let command = mount("exec \"$0\" \"$@\"");
+    let daemon = start.start_by(command);
+    let log = daemon.wait_for_log("groups ");
+    let (_, groups) = log.split_once("groups ").unwrap();
+    let groups = groups.lines().next().unwrap();
+    assert!(groups.split(' ').any(|group| group == "54321"), "{log}");
+}
