@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -361,7 +361,8 @@ fn backlog_is_what_is_asked_for() {
             .shell("echo \"ports are .$SERVER_STARTER_PORT.\"; exec sleep 600")
             .start();
         daemon.wait_for_log("ports are ");
-        let clients: Vec<_> = (0..10).map(|_| begin_to_connect(&daemon)).collect();
+        let address = daemon.own_address();
+        let clients: Vec<_> = (0..10).map(|_| begin_to_connect(address)).collect();
         let connected = || {
             let there = clients.iter().filter(|client| client.peer_addr().is_ok());
             there.count()
@@ -389,7 +390,8 @@ fn backlog_is_large_by_default() {
             .options(["--port=127.0.0.1:0", "--backlog=0", backlog])
             .start();
         daemon.wait_for_log("ports are ");
-        let clients: Vec<_> = (0..200).map(|_| begin_to_connect(&daemon)).collect();
+        let address = daemon.own_address();
+        let clients: Vec<_> = (0..200).map(|_| begin_to_connect(address)).collect();
         daemon.wait("all connections", || {
             let mut clients = clients.iter();
             clients
@@ -400,10 +402,10 @@ fn backlog_is_large_by_default() {
 }
 
 /// A client whose connection is made by the kernel as soon as there is room for it.
-fn begin_to_connect(daemon: &Daemon) -> Socket {
+fn begin_to_connect(address: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_nonblocking(true).unwrap();
-    let begun = socket.connect(&daemon.own_address().into());
+    let begun = socket.connect(&address.into());
     let is_begun = begun.is_err_and(|error| error.raw_os_error() == Some(libc::EINPROGRESS));
     assert!(is_begun);
     socket
