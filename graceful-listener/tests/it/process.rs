@@ -106,8 +106,10 @@ pub(crate) fn link(pid: u32, name: &str) -> PathBuf {
 /// Wakes Perl's `start_server` every other second that it waits for the end of a worker.
 ///
 /// It sleeps over a signal that comes just before it begins to wait, until another one
-/// comes. It ignores this one.
-pub(crate) fn wake_perl(pid: i32, looked: &mut Instant) {
+/// comes. It ignores SIGALRM; but that is handled before a SIGTERM, by leaving the wait
+/// without a look at the rest. So `was_told_to_end` sends SIGTERM again, which does nothing
+/// when the first was heard.
+pub(crate) fn wake_perl(pid: i32, was_told_to_end: bool, looked: &mut Instant) {
     if looked.elapsed() < Duration::from_secs(2) {
         return;
     }
@@ -116,6 +118,11 @@ pub(crate) fn wake_perl(pid: i32, looked: &mut Instant) {
     let place = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
     let is_perl = exe.file_name().is_some_and(|name| name == "perl");
     if is_perl && place == "do_wait" {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGALRM);
+        let signal = if was_told_to_end {
+            Signal::SIGTERM
+        } else {
+            Signal::SIGALRM
+        };
+        let _ = kill(Pid::from_raw(pid), signal);
     }
 }

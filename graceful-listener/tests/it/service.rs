@@ -352,7 +352,7 @@ impl Service {
                 Instant::now() < deadline,
                 "`{text}` is not said {count} times: {log:#?}"
             );
-            wake_perl(self.child.id().cast_signed(), &mut looked);
+            wake_perl(self.child.id().cast_signed(), false, &mut looked);
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -394,7 +394,7 @@ impl Service {
                 "it does not end: {:#?}",
                 self.log()
             );
-            wake_perl(self.child.id().cast_signed(), &mut looked);
+            wake_perl(self.child.id().cast_signed(), true, &mut looked);
             std::thread::sleep(Duration::from_millis(1));
         }
     }

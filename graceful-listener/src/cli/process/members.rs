@@ -14,8 +14,9 @@ use crate::cli::moment::Moment;
 /// pidfd.
 ///
 /// It is needed on kernels before 6.9, where the pidfd of the process does not reach its
-/// group, and where nobody had one when the process was reaped. The group's number is nobody else's while one of those held is in it and not
-/// reaped; when none is, whoever has the number is left alone.
+/// group, and where nobody had one when the process was reaped. The group's number is
+/// nobody else's while one of those held is in it and not reaped; when none is, whoever has
+/// the number is left alone.
 #[derive(Debug)]
 pub(crate) struct Members {
     group: Pid,

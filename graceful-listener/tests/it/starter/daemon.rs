@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,6 +61,7 @@ pub(super) struct Daemon {
     pub(super) dir: TempDir,
     program: Program,
     child: Option<Child>,
+    was_told_to_end: AtomicBool,
 }
 
 /// A command line in the making.
@@ -195,6 +196,7 @@ impl Start {
             dir: self.dir,
             program: self.program,
             child: Some(child),
+            was_told_to_end: AtomicBool::new(false),
         }
     }
 
@@ -204,6 +206,7 @@ impl Start {
             dir: self.dir,
             program: self.program,
             child: None,
+            was_told_to_end: AtomicBool::new(false),
         }
     }
 
@@ -308,27 +311,26 @@ impl Daemon {
         }
         let child = self.child.as_ref().map(|child| child.id().cast_signed());
         if let Some(pid) = child.or_else(|| self.read("pid")?.trim().parse().ok()) {
-            process::wake_perl(pid, looked);
+            let was_told_to_end = self.was_told_to_end.load(Ordering::Relaxed);
+            process::wake_perl(pid, was_told_to_end, looked);
         }
     }
 
     pub(super) fn signal(&self, signal: Signal) {
+        if signal == Signal::SIGTERM {
+            self.was_told_to_end.store(true, Ordering::Relaxed);
+        }
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
     /// Waits for its end, and returns how it ended.
     pub(super) fn wait_for_exit(&mut self) -> ExitStatus {
-        self.wait_for_exit_with(|_| ())
-    }
-
-    fn wait_for_exit_with(&mut self, meanwhile: impl Fn(&Self)) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         let mut looked = Instant::now();
         loop {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 return status;
             }
-            meanwhile(self);
             self.wake_perl(&mut looked);
             assert!(
                 Instant::now() < deadline,
@@ -342,16 +344,7 @@ impl Daemon {
     /// Stops it with TERM, and returns the whole log.
     pub(super) fn stop(&mut self) -> String {
         self.signal(Signal::SIGTERM);
-        let sent = Instant::now();
-        let status = self.wait_for_exit_with(|daemon| {
-            // Perl's loses a signal that comes just before it begins to wait.
-            if daemon.program == Program::Perl
-                && sent.elapsed() > Duration::from_secs(2)
-                && !daemon.log().contains("received TERM")
-            {
-                let _ = kill(Pid::from_raw(daemon.pid()), Signal::SIGTERM);
-            }
-        });
+        let status = self.wait_for_exit();
         assert_eq!(
             status.code(),
             Some(0),
@@ -449,6 +442,9 @@ impl Daemon {
     }
 
     pub(super) fn control_of(&self, program: Program, options: &[&str]) -> Output {
+        if options.contains(&"--stop") {
+            self.was_told_to_end.store(true, Ordering::Relaxed);
+        }
         let mut command = Command::new(program.path());
         command.args(options).current_dir(self.dir.path());
         if self.program == Program::Ours {
