@@ -6,11 +6,12 @@
 //! ```
 //!
 //! 24 kept-alive and 8 connection-per-request loops, 2 % of whose requests take 300 ms, and
-//! a switch every 1.1 seconds. What happens in the 250 ms after a switch is told apart from
-//! the rest. A request that fails is made again at once: the last two columns are what a
-//! user has waited then. The servers take turns of `SWITCHES` (5) each, `ROUNDS` (10) times,
-//! so that a machine that is slow for a while is slow for all of them. The worker is the
-//! `graceful` example, which has one thread, or those that `WORKERS` lists, joined with `:`.
+//! a switch every 1.1 seconds. What happens in the 500 ms after a switch, until the last
+//! connection has moved, is told apart from the rest. A request that fails is made again at
+//! once: the last two columns are what a user has waited then. The servers take turns of
+//! `SWITCHES` (5) each, `ROUNDS` (10) times, so that a machine that is slow for a while is
+//! slow for all of them. The worker is the `graceful` example, which has one thread, or
+//! those that `WORKERS` lists, joined with `:`.
 //! nginx is there twice, with one worker process, its default, and with two; its slow
 //! answers need Debian's `libnginx-mod-http-echo`.
 
