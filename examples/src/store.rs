@@ -7,6 +7,8 @@ use sql_trace::postgres::{PgPool, PgPoolOptions};
 use sql_trace::sqlite::{SqlitePool, SqlitePoolOptions};
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{Connection, MySqlConnection, PgConnection};
+use tokio::time::timeout;
 use url::Url;
 
 use crate::{Code, Link, Target};
@@ -52,14 +54,20 @@ impl Store {
                     .tracer(tracer)
                     .still_running(slow)
                     .acquire_timeout(PATIENCE);
-                Pool::Postgres(pool.connect(url).await.map_err(failed)?)
+                match pool.connect(url).await {
+                    Ok(pool) => Pool::Postgres(pool),
+                    Err(error) => return Err(failed(reason::<PgConnection>(url, error).await)),
+                }
             }
             Some("mysql" | "mariadb") => {
                 let pool = MySqlPoolOptions::new()
                     .tracer(tracer)
                     .still_running(slow)
                     .acquire_timeout(PATIENCE);
-                Pool::MySql(pool.connect(url).await.map_err(failed)?)
+                match pool.connect(url).await {
+                    Ok(pool) => Pool::MySql(pool),
+                    Err(error) => return Err(failed(reason::<MySqlConnection>(url, error).await)),
+                }
             }
             _ => {
                 let reason = "the URL begins with none of sqlite:, postgres:, mysql: and mariadb:";
@@ -177,6 +185,18 @@ impl Store {
     /// Closes all connections, after the statements that still run on them.
     pub async fn close(&self) {
         on_pool!(self, pool, _sql => pool.close().await);
+    }
+}
+
+/// Why a pool has no connection, where it says only that it has waited too long: it tries
+/// again for as long as a server refuses it.
+async fn reason<C: Connection>(url: &str, error: sqlx::Error) -> sqlx::Error {
+    match error {
+        sqlx::Error::PoolTimedOut => match timeout(A_TRY, C::connect(url)).await {
+            Ok(Err(reason)) => reason,
+            _ => error,
+        },
+        _ => error,
     }
 }
 
@@ -306,6 +326,9 @@ fn link((code, url, hits, created_at): Row) -> Link {
 
 /// How long a request waits for a connection, or for a locked SQLite file.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the last try to connect may take, which only asks for the reason.
+const A_TRY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

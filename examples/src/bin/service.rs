@@ -258,7 +258,9 @@ fn rotating(
     if let Some(age) = options.log_max_age {
         logs = logs.max_age(age);
     }
-    let logs = logs.build()?;
+    let logs = logs
+        .build()
+        .map_err(|error| format!("{what} {}: {}", pattern.display(), chain(&error)))?;
     info!("{what} in {}", logs.current_path().display());
     Ok(logs)
 }
@@ -280,14 +282,21 @@ fn listeners(specs: &[String]) -> Result<Listeners, Box<dyn Error>> {
     Ok(listeners)
 }
 
-fn log_format(text: &str) -> Result<LogFormat, ParseError> {
-    match text {
-        "common" => Ok(LogFormat::common()),
-        "combined" => Ok(LogFormat::combined()),
-        "vhost_combined" => Ok(LogFormat::vhost_combined()),
-        "story" => STORY.parse(),
-        _ => text.parse(),
-    }
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    let format = match text {
+        "common" => return Ok(LogFormat::common()),
+        "combined" => return Ok(LogFormat::combined()),
+        "vhost_combined" => return Ok(LogFormat::vhost_combined()),
+        "story" => STORY,
+        // It would be the same line for each request.
+        _ if !text.contains('%') => {
+            return Err("neither the name of a format nor one with a `%` directive".into());
+        }
+        _ => text,
+    };
+    format
+        .parse()
+        .map_err(|error: ParseError| error.to_string())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use tempfile::TempDir;
 
@@ -409,6 +410,10 @@ fn wrong_options_are_refused_with_the_value_and_the_reason() {
     let dir = TempDir::new().unwrap();
     for (options, words) in [
         (&["--log-format", "%h %Z"][..], &["%Z", "--log-format"][..]),
+        (
+            &["--log-format", "combind"],
+            &["combind", "--log-format", "directive"],
+        ),
         (&["--slow-query", "fast"], &["fast", "--slow-query"]),
         (&["--drain-timeout=-1s"], &["-1s", "--drain-timeout"]),
         (&["--database-url", "oracle://x"], &["sqlite:"]),
@@ -424,7 +429,11 @@ fn wrong_options_are_refused_with_the_value_and_the_reason() {
             &["postgres://me:***@localhost/", "odd"],
         ),
         (&["--listen", "nowhere"], &["`nowhere`", "./nowhere"]),
-        (&["--access-log", "logs/%Q.log"], &["%Q"]),
+        (
+            &["--access-log", "logs/%Q.log"],
+            &["access log logs/%Q.log", "unknown directive"],
+        ),
+        (&["--sql-log", "/"], &["SQL log /"]),
         (&["--listen", "127.0.0.1:99999"], &["99999"]),
         (&["--trusted-proxy", "10.0.0.0/33"], &["10.0.0.0/33"]),
         (
@@ -449,6 +458,29 @@ fn wrong_options_are_refused_with_the_value_and_the_reason() {
             );
         }
     }
+}
+
+#[test]
+fn database_that_refuses_connections_is_named_with_the_reason() {
+    thread::scope(|scope| {
+        for scheme in ["postgres", "mariadb"] {
+            scope.spawn(move || {
+                let dir = TempDir::new().unwrap();
+                // Nobody listens on tcpmux.
+                let url = format!("{scheme}://127.0.0.1:1/links");
+                let output = service()
+                    .current_dir(&dir)
+                    .args(["--listen", "127.0.0.1:0", "--database-url", &url])
+                    .output()
+                    .unwrap();
+                let stderr = String::from_utf8(output.stderr).unwrap();
+                assert!(!output.status.success(), "{stderr}");
+                let wanted = format!("could not connect to {url}: ");
+                assert!(stderr.contains(&wanted), "{stderr}");
+                assert!(stderr.contains("Connection refused"), "{stderr}");
+            });
+        }
+    });
 }
 
 #[test]
