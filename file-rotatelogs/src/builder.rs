@@ -203,7 +203,9 @@ impl Builder {
     /// Calls a function for each [`Event`].
     ///
     /// It is called by the thread that rotates, which may be any that writes, or by the
-    /// one that removes and compresses. It should be quick; it may write to the log.
+    /// one that removes and compresses. It should be quick; it may write to the log, also
+    /// through a [`NonBlocking`](crate::NonBlocking), which takes a record of the thread that
+    /// empties it even when it is full.
     pub fn on_event(mut self, function: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.listener = Listener::new(function);
         self

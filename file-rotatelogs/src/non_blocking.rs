@@ -1,7 +1,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -285,6 +285,8 @@ struct Queue {
     flushing: usize,
     closing: bool,
     error: Option<io::Error>,
+    /// The thread that writes, once it runs.
+    worker: Option<ThreadId>,
 }
 
 /// Records one after the other, and where each ends.
@@ -346,6 +348,10 @@ impl Inner {
 
     #[cold]
     fn wait_for_room(&self, queue: &mut parking_lot::MutexGuard<'_, Queue>, length: usize) {
+        if queue.is_worker() {
+            // A callback logs something: nobody else would make room for it.
+            return;
+        }
         queue.waiting += 1;
         while queue.thread != Thread::Ended
             && queue.records.bytes.len() + length > self.capacity
@@ -366,6 +372,12 @@ impl Inner {
 
     fn flush(&self, deadline: Option<Instant>) -> io::Result<()> {
         let mut queue = self.queue.lock();
+        if queue.is_worker() {
+            return Err(io::Error::new(
+                io::ErrorKind::Deadlock,
+                "the thread that writes cannot wait for itself",
+            ));
+        }
         let target = queue.taken;
         queue.flushing += 1;
         while queue.done < target && queue.thread != Thread::Ended {
@@ -390,7 +402,7 @@ impl Inner {
         self.queue.lock().closing = true;
         let flushed = self.flush(deadline);
         let mut queue = self.queue.lock();
-        while queue.thread != Thread::Ended {
+        while queue.thread != Thread::Ended && !queue.is_worker() {
             self.wake(&mut queue);
             match deadline {
                 None => self.written.wait(&mut queue),
@@ -407,6 +419,7 @@ impl Inner {
     /// The thread's work.
     fn run(&self) {
         let mut records = Records::default();
+        self.queue.lock().worker = Some(thread::current().id());
         while self.next(&mut records) {
             let result = self.logs.append_records(&records.bytes, &records.ends);
             let mut queue = self.queue.lock();
@@ -456,6 +469,13 @@ impl Inner {
                 }
             }
         }
+    }
+}
+
+impl Queue {
+    /// Tells whether the caller is the thread that writes, in a callback of the log.
+    fn is_worker(&self) -> bool {
+        self.worker == Some(thread::current().id())
     }
 }
 

@@ -1,7 +1,7 @@
 use std::fs;
 use std::io::{ErrorKind, IoSlice, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -445,4 +445,35 @@ fn tracing_writes_each_event_as_one_record() {
     let lines = lines(&scratch, "a.log");
     assert_eq!(lines.len(), 100);
     assert!(lines[99].ends_with("happened number=99"), "{:?}", lines[99]);
+}
+
+#[test]
+fn callback_may_write_to_the_queue_though_it_is_full() {
+    let scratch = Scratch::new();
+    let queue: Arc<OnceLock<NonBlocking>> = Arc::default();
+    let in_callback = Arc::clone(&queue);
+    let (called, is_called) = mpsc::channel();
+    let (filled, is_filled) = mpsc::channel();
+    let is_filled = Mutex::new(is_filled);
+    let logs = RotateLogs::builder(scratch.join("a.log"))
+        .lazy(true)
+        .on_event(move |event| {
+            called.send(()).unwrap();
+            is_filled.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            let mut log = in_callback.get().unwrap();
+            writeln!(log, "{}", event.to_string().split(' ').next().unwrap()).unwrap();
+            // Nobody else could write what this would wait for.
+            assert_eq!(log.flush().unwrap_err().kind(), ErrorKind::Deadlock);
+        })
+        .build()
+        .unwrap();
+    let log = NonBlocking::builder(logs).capacity(10).build().unwrap();
+    queue.set(log.clone()).unwrap();
+    writeln!(&log, "first").unwrap();
+    is_called.recv_timeout(PATIENCE).unwrap();
+    writeln!(&log, "123456789").unwrap();
+    filled.send(()).unwrap();
+    log.flush_within(PATIENCE).unwrap();
+    log.close(PATIENCE).unwrap();
+    assert_eq!(lines(&scratch, "a.log"), ["first", "123456789", "opened"]);
 }
