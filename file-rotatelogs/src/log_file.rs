@@ -142,12 +142,14 @@ pub(crate) fn temporary(target: &Path) -> PathBuf {
 
 /// Returns the plain file that a temporary one was to hold.
 pub(crate) fn original_of_temporary(path: &Path) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?;
-    let target = name.strip_prefix('.')?.strip_suffix(TEMPORARY)?;
+    let name = path.file_name()?.as_bytes();
+    let target = name
+        .strip_prefix(b".")?
+        .strip_suffix(TEMPORARY.as_bytes())?;
     let plain = [Form::Gzip, Form::Zstd]
         .iter()
-        .find_map(|form| target.strip_suffix(form.suffix()))?;
-    Some(path.with_file_name(plain))
+        .find_map(|form| target.strip_suffix(form.suffix().as_bytes()))?;
+    Some(path.with_file_name(OsStr::from_bytes(plain)))
 }
 
 const TEMPORARY: &str = ".tmp";

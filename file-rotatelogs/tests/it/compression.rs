@@ -1,5 +1,7 @@
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
@@ -111,6 +113,19 @@ fn what_a_process_left_that_was_killed_while_it_compressed_is_put_right() {
     assert_eq!(files["a.2020.gz"], "half\n");
     assert_eq!(files["a.2021.gz"], "both\n");
     assert_eq!(files.len(), 3, "{files:?}");
+}
+
+#[test]
+fn half_of_a_compressed_file_goes_though_its_name_is_no_utf_8() {
+    let scratch = Scratch::new();
+    let name = |text: &[u8]| scratch.path().join(OsStr::from_bytes(text));
+    fs::write(name(b".caf\xe9.2022.gz.tmp"), "orphan").unwrap();
+    let logs = RotateLogs::builder(name(b"caf\xe9.%Y"))
+        .compress(Compression::Gzip)
+        .build()
+        .unwrap();
+    assert!(logs.wait_for_housekeeping(PATIENCE));
+    assert!(!name(b".caf\xe9.2022.gz.tmp").exists());
 }
 
 #[test]
