@@ -1,10 +1,12 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
+
+use rustix::fs::OFlags;
 
 use crate::clock;
 use crate::open_file::FileId;
@@ -71,7 +73,9 @@ impl RotationLock {
 
     /// Reads the note. No lock is needed: what is half-written is not taken for one.
     pub(crate) fn note(&self) -> Option<Note> {
-        Note::parse(&fs::read(&self.path).ok()?)
+        let mut text = Vec::new();
+        self.open_as(false).ok()?.read_to_end(&mut text).ok()?;
+        Note::parse(&text)
     }
 
     /// Writes the note, if that is possible. It should be done under the lock.
@@ -86,19 +90,29 @@ impl RotationLock {
     }
 
     fn open(&self) -> io::Result<File> {
-        let open = |write| {
-            OpenOptions::new()
-                .read(true)
-                .write(write)
-                .create(write)
-                .truncate(false)
-                .mode(0o644)
-                .open(&self.path)
-        };
-        match open(true) {
+        match self.open_as(true) {
             // Another user's: it can be locked, if not written.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open(false),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.open_as(false),
             result => result,
+        }
+    }
+
+    /// Opens the file, to write or only to read. What somebody has put in its place is not
+    /// written to, nor waited for: a link that leads elsewhere, a pipe.
+    fn open_as(&self, write: bool) -> io::Result<File> {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(write)
+            .create(write)
+            .truncate(false)
+            .mode(0o644)
+            .custom_flags(i32::try_from(flags.bits()).unwrap_or(0))
+            .open(&self.path)?;
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::from(io::ErrorKind::InvalidInput))
         }
     }
 }

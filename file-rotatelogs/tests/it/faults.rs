@@ -229,6 +229,33 @@ fn removal_without_permission_is_told_once_and_done_when_it_can_be() {
 }
 
 #[test]
+fn lock_is_no_way_to_another_file_and_does_not_hang() {
+    let scratch = Scratch::with_programs();
+    let lock = scratch.join(".a.log.lock");
+    fs::write(scratch.join("precious"), "precious").unwrap();
+    let pipe = || assert!(run(Command::new("mkfifo").arg(&lock)).success());
+    let link = || std::os::unix::fs::symlink("precious", &lock).unwrap();
+    let dangling = || std::os::unix::fs::symlink("nowhere", &lock).unwrap();
+    for put_in_its_place in [&pipe as &dyn Fn(), &link, &dangling] {
+        put_in_its_place();
+        let logs = RotateLogs::builder(scratch.join("a.log"))
+            .rotate_at_bytes(3)
+            .build()
+            .unwrap();
+        logs.rotate().unwrap();
+        for _ in 0..3 {
+            writeln!(&logs, "x").unwrap();
+        }
+        drop(logs);
+        fs::remove_file(&lock).unwrap();
+    }
+    assert_eq!(contents(&scratch.join("precious")), b"precious");
+    assert!(!scratch.join("nowhere").exists());
+    let text: Vec<String> = tree(scratch.path()).into_values().collect();
+    assert_eq!(text.concat().matches("x\n").count(), 9);
+}
+
+#[test]
 fn file_of_another_user_that_may_not_be_written_is_an_error_with_its_name() {
     let scratch = Scratch::with_programs();
     let directory = shared(&scratch);
