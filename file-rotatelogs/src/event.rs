@@ -87,6 +87,8 @@ pub enum Attempt {
     Rotate,
     /// To point the link at the file.
     Link,
+    /// To look through a directory for old files to remove or compress.
+    List,
     /// To remove a file.
     Remove,
     /// To compress a file.
@@ -134,6 +136,7 @@ impl fmt::Display for Attempt {
             Self::Write => "write to",
             Self::Rotate => "rotate to",
             Self::Link => "link",
+            Self::List => "list",
             Self::Remove => "remove",
             Self::Compress => "compress",
             Self::Sync => "sync",

@@ -146,6 +146,9 @@ impl Work {
         self.left_over.store(false, Ordering::Relaxed);
         let settings = &self.settings;
         let mut survey = Survey::take(&settings.pattern, &settings.clock, &self.precedence);
+        for (directory, listed) in std::mem::take(&mut survey.directories) {
+            self.report(Attempt::List, &directory, listed);
+        }
         let now = settings.clock.nanos();
         let surplus = settings.retention.surplus(&survey.logs, now, |log| {
             end_of(log, self.period_end(log), now)

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -111,13 +112,15 @@ pub(crate) struct Survey {
     pub(crate) logs: Vec<Log>,
     /// Compressed files that are not complete, each with its original.
     pub(crate) unfinished: Vec<(PathBuf, PathBuf)>,
+    /// The directories, and whether they could be listed.
+    pub(crate) directories: Vec<(PathBuf, io::Result<()>)>,
 }
 
 impl Survey {
     /// Looks through the directories of a pattern.
     ///
-    /// What cannot be read is left out, and what is left out is neither removed nor
-    /// compressed.
+    /// What cannot be read is left out and told, and what is left out is neither removed
+    /// nor compressed.
     pub(crate) fn take(pattern: &Pattern, clock: &Clock, precedence: &Precedence) -> Self {
         let components = pattern.components();
         let mut walk = Walk {
@@ -126,6 +129,7 @@ impl Survey {
             precedence,
             logs: HashMap::new(),
             unfinished: Vec::new(),
+            directories: Vec::new(),
         };
         walk.directory(&pattern.root(), &components);
         let mut logs: Vec<Log> = walk.logs.into_values().collect();
@@ -141,6 +145,7 @@ impl Survey {
         Self {
             logs,
             unfinished: walk.unfinished,
+            directories: walk.directories,
         }
     }
 }
@@ -151,6 +156,7 @@ struct Walk<'a> {
     precedence: &'a Precedence,
     logs: HashMap<PathBuf, Log>,
     unfinished: Vec<(PathBuf, PathBuf)>,
+    directories: Vec<(PathBuf, io::Result<()>)>,
 }
 
 impl Walk<'_> {
@@ -166,11 +172,21 @@ impl Walk<'_> {
         } else {
             path
         };
-        let Ok(entries) = fs::read_dir(here) else {
-            return;
-        };
-        for entry in entries.flatten() {
+        let mut listed = Ok(());
+        let entries = fs::read_dir(here).map_err(|error| match error.kind() {
+            // Then nothing of ours is in it.
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
+            _ => listed = Err(error),
+        });
+        for entry in entries.into_iter().flatten() {
             self.precedence.give_way();
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    listed = Err(error);
+                    continue;
+                }
+            };
             let name = entry.file_name();
             let Ok(kind) = entry.file_type() else {
                 continue;
@@ -183,6 +199,7 @@ impl Walk<'_> {
                 self.directory(&path.join(name), deeper);
             }
         }
+        self.directories.push((here.to_path_buf(), listed));
     }
 
     fn file(&mut self, path: PathBuf, metadata: impl Fn() -> Option<Metadata>) {

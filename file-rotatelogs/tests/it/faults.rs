@@ -229,6 +229,37 @@ fn removal_without_permission_is_told_once_and_done_when_it_can_be() {
 }
 
 #[test]
+fn directory_that_cannot_be_listed_is_told_as_the_limits_cannot_hold() {
+    let scratch = Scratch::with_programs();
+    let directory = shared(&scratch);
+    fs::write(directory.join("a.2020"), "x").unwrap();
+    set_mode(&directory, 0o333);
+    let mut child = start_as_user();
+    let log = format!("pattern={}/a.%Y", directory.to_str().unwrap());
+    child.open(&[&log, "files=1"]).unwrap();
+    child.tell("settle").unwrap();
+    child.tell("rotate").unwrap();
+    child.tell("settle").unwrap();
+    let told = format!("list {directory:?}");
+    let events = child.tell("events").unwrap();
+    assert_eq!(
+        events.matches(&format!("cannot {told}")).count(),
+        1,
+        "{events}"
+    );
+    set_mode(&directory, 0o777);
+    child.tell("rotate").unwrap();
+    child.tell("settle").unwrap();
+    let events = child.tell("events").unwrap();
+    assert_eq!(
+        events.matches(&format!("can {told}")).count(),
+        1,
+        "{events}"
+    );
+    assert_eq!(names(&directory).len(), 1);
+}
+
+#[test]
 fn lock_is_no_way_to_another_file_and_does_not_hang() {
     let scratch = Scratch::with_programs();
     let lock = scratch.join(".a.log.lock");
