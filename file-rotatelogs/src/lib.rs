@@ -103,7 +103,8 @@
 //!   caller gets the error, or the record is dropped ([`ErrorPolicy`]). Either way it is
 //!   [counted](RotateLogs::lost), and the next one is tried again. What was written of a
 //!   record before the disk was full is ended by a newline, so that it does not spoil the
-//!   next. Old files are never truncated.
+//!   next, be that of another process: all that could not write see to it. Only one that
+//!   had nothing to write meanwhile cannot know. Old files are never truncated.
 //! * **The next file cannot be opened**: the old one is written on.
 //! * An [`Event`] tells when each of these begins and when it is over.
 //!

@@ -4,6 +4,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::log_file::generation_path;
 
 /// The file that is being written, held so that nobody compresses or removes it.
@@ -25,8 +27,11 @@ pub(crate) struct OpenFile {
     /// What others wrote between the last two looks, for each 16 bytes of ours.
     pace: AtomicU64,
     last_look: AtomicU64,
-    /// The last byte is not the end of a line, because a write failed midway.
+    /// The last line may have no end: a write failed midway, of ours or, when the disk is
+    /// full, of another process.
     torn: AtomicBool,
+    /// Held while such a line is ended.
+    mending: Mutex<()>,
 }
 
 /// Which file it is, whatever it is called.
@@ -111,8 +116,7 @@ impl OpenFile {
         let open = Self::hold(file, path, base, generation)?;
         if let Some(open) = &open
             && modes.finish_line
-            && open.size() > 0
-            && !ends_a_line(&open.path).unwrap_or(true)
+            && open.ends_a_line() == Some(false)
         {
             open.torn.store(true, Ordering::Relaxed);
         }
@@ -186,6 +190,7 @@ impl OpenFile {
             pace: AtomicU64::new(UNKNOWN_PACE),
             last_look: AtomicU64::new(metadata.len()),
             torn: AtomicBool::new(false),
+            mending: Mutex::new(()),
         }))
     }
 
@@ -279,6 +284,11 @@ impl OpenFile {
         if self.torn.load(Ordering::Relaxed) {
             return self.append_after_torn(record);
         }
+        self.append_at_once(record)
+    }
+
+    #[inline]
+    fn append_at_once(&self, record: &[u8]) -> Result<(), WriteFailed> {
         match (&self.file).write(record) {
             Ok(written) if written == record.len() => {
                 self.size.fetch_add(written as u64, Ordering::Relaxed);
@@ -286,7 +296,10 @@ impl OpenFile {
             }
             Ok(written) => self.append_rest(record, written),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.append_rest(record, 0),
-            Err(error) => Err(WriteFailed { written: 0, error }),
+            Err(error) => {
+                self.torn.store(true, Ordering::Relaxed);
+                Err(WriteFailed { written: 0, error })
+            }
         }
     }
 
@@ -329,44 +342,47 @@ impl OpenFile {
                 Err(error) => break error,
             }
         };
-        if written > 0 {
-            self.size.fetch_add(written as u64, Ordering::Relaxed);
-            let is_line_end = record[written - 1] == b'\n';
-            self.torn.store(!is_line_end, Ordering::Relaxed);
-        }
+        self.size.fetch_add(written as u64, Ordering::Relaxed);
+        self.torn.store(true, Ordering::Relaxed);
         Err(WriteFailed { written, error })
     }
 
-    /// Ends the line that could not be finished, and begins the record on its own.
+    /// Tells whether a record would begin on a line of its own. `None` when the file cannot
+    /// be read, or is elsewhere by now.
+    fn ends_a_line(&self) -> Option<bool> {
+        let mut file = File::open(&self.path).ok()?;
+        let there = file.metadata().ok()?;
+        if FileId::of(&there) != self.id {
+            return None;
+        }
+        if there.len() == 0 {
+            return Some(true);
+        }
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1)).ok()?;
+        file.read_exact(&mut last).ok()?;
+        Some(last == *b"\n")
+    }
+
+    /// Ends the line that could not be finished, unless somebody has, and begins the record
+    /// on its own.
     #[cold]
     fn append_after_torn(&self, record: &[u8]) -> Result<(), WriteFailed> {
-        if !self.torn.swap(false, Ordering::Relaxed) {
-            return self.append(record);
+        // Whoever waits here would write on the unfinished line.
+        let _alone = self.mending.lock();
+        if !self.torn.load(Ordering::Relaxed) || self.ends_a_line() == Some(true) {
+            self.torn.store(false, Ordering::Relaxed);
+            return self.append_at_once(record);
         }
         let parts = [IoSlice::new(b"\n"), IoSlice::new(record)];
-        match (&self.file).write_vectored(&parts) {
-            Ok(0) => {
-                self.torn.store(true, Ordering::Relaxed);
-                let error = io::Error::from(io::ErrorKind::WriteZero);
-                Err(WriteFailed { written: 0, error })
-            }
-            Ok(1) => {
-                self.size.fetch_add(1, Ordering::Relaxed);
-                self.append_rest(record, 0)
-            }
-            Ok(written) if written == record.len() + 1 => {
-                self.size.fetch_add(written as u64, Ordering::Relaxed);
-                Ok(())
-            }
-            Ok(written) => {
-                self.size.fetch_add(1, Ordering::Relaxed);
-                self.append_rest(record, written - 1)
-            }
-            Err(error) => {
-                self.torn.store(true, Ordering::Relaxed);
-                Err(WriteFailed { written: 0, error })
-            }
+        let written = match (&self.file).write_vectored(&parts) {
+            Ok(0) => Err(io::Error::from(io::ErrorKind::WriteZero)),
+            result => result,
         }
+        .map_err(|error| WriteFailed { written: 0, error })?;
+        self.size.fetch_add(1, Ordering::Relaxed);
+        self.torn.store(false, Ordering::Relaxed);
+        self.append_rest(record, written - 1)
     }
 }
 
@@ -406,14 +422,6 @@ pub(crate) fn create_directories(path: &Path, mode: Option<u32>) -> io::Result<(
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-fn ends_a_line(path: &Path) -> io::Result<bool> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::End(-1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(last == *b"\n")
 }
 
 /// Until there is a first look, others may be many.

@@ -407,6 +407,39 @@ fn file_that_may_not_grow_costs_only_the_records_that_do_not_fit() {
     }
 }
 
+#[test]
+fn piece_of_a_record_that_one_process_left_spoils_no_line_of_another() {
+    if !need("prlimit") {
+        return;
+    }
+    let scratch = Scratch::with_programs();
+    let path = scratch.join("a.log");
+    let log = format!("pattern={}", path.to_str().unwrap());
+    let [mut one, mut other] = [(); 2].map(|()| {
+        let mut child = Child::start_as(&Start {
+            under: &LIMITED,
+            user: None,
+        });
+        child.open(&[&log]).unwrap();
+        child
+    });
+    let record = format!("write\t{}", "x".repeat(100));
+    wait_until("the disk is full", || one.tell(&record).is_err());
+    assert!(!contents(&path).ends_with(b"\n"), "a piece is left");
+    other.tell("write\tlost").unwrap_err();
+    for child in [&one, &other] {
+        let mut lift = Command::new("prlimit");
+        lift.args(["--pid", &child.id().to_string(), "--fsize=unlimited:"]);
+        assert!(run(&mut lift).success());
+    }
+    other.tell("write\twhole").unwrap();
+    one.tell("write\twhole, too").unwrap();
+    let text = String::from_utf8(contents(&path)).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[lines.len() - 2..], ["whole", "whole, too"]);
+    assert!(lines.iter().all(|line| !line.is_empty()));
+}
+
 /// Lets no file grow past some kilobytes. XFSZ is ignored, so that the write fails
 /// instead.
 const LIMITED: [&str; 4] = [
