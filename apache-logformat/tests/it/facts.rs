@@ -1,7 +1,6 @@
 //! What a service tells the layer, and what the layer is configured with.
 
 use std::{
-    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -10,60 +9,19 @@ use std::{
 };
 
 use apache_logformat::{
-    AccessLogLayer, ClientHost, ClientIp, ConnectionInfo, ConnectionStatus, Env, Filename,
-    LogFormat, Notes, RemoteUser, RequestId, RequestTrailers, Route, Timestamp, TlsInfo, WireBytes,
+    AccessLogLayer, ConnectionInfo, ConnectionStatus, Env, Filename, LogFormat, Notes, RemoteUser,
+    RequestId, RequestTrailers, Route, Timestamp, WireBytes,
 };
-use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty};
 use tower::{Layer, Service};
 
 use crate::{
-    lines::{Lines, Script, Step, answer},
+    connection::peer,
+    lines::{Lines, Script, Step, answer, configured, line, of_request, of_response},
     record::block_on,
 };
-
-/// Sends one request and returns the line.
-fn line(
-    format: &str,
-    configure: impl FnOnce(AccessLogLayer) -> AccessLogLayer,
-    request: impl FnOnce(&mut Extensions),
-    response: impl Fn(&Extensions, &mut Extensions) + Clone,
-) -> String {
-    let lines = Lines::default();
-    let service = answer(move |request: Request<()>| {
-        let mut built = Response::new(Empty::<Bytes>::new());
-        response(request.extensions(), built.extensions_mut());
-        built
-    });
-    let mut service = configure(lines.layer(format)).layer(service);
-    let mut built = Request::get("/").body(()).unwrap();
-    request(built.extensions_mut());
-    block_on(service.call(built)).unwrap();
-    lines.only()
-}
-
-fn of_request(format: &str, request: impl FnOnce(&mut Extensions)) -> String {
-    line(format, |layer| layer, request, |_, _| {})
-}
-
-fn of_response(format: &str, response: impl Fn(&mut Extensions) + Clone) -> String {
-    line(
-        format,
-        |layer| layer,
-        |_| {},
-        move |_, extensions| response(extensions),
-    )
-}
-
-fn configured(format: &str, configure: impl FnOnce(AccessLogLayer) -> AccessLogLayer) -> String {
-    line(format, configure, |_| {}, |_, _| {})
-}
-
-fn peer() -> SocketAddr {
-    ([192, 0, 2, 7], 50123).into()
-}
 
 #[test]
 fn unknown_facts_print_as_a_dash() {
@@ -118,129 +76,6 @@ fn ids_routes_and_files_come_with_request_or_response() {
 }
 
 #[test]
-fn client_host_is_printed_in_place_of_the_address() {
-    let got = of_request("%h %a %{c}h %{c}a", |extensions| {
-        extensions.insert(ConnectionInfo::new(peer()).host("proxy.example.com"));
-        extensions.insert(ClientIp::new([198, 51, 100, 1].into()));
-        extensions.insert(ClientHost::from("client.example.com"));
-    });
-    assert_eq!(
-        got,
-        "client.example.com 198.51.100.1 proxy.example.com 192.0.2.7"
-    );
-}
-
-#[test]
-fn addresses_are_those_of_the_connection() {
-    let got = of_request("%h %a %{c}a %A %{remote}p %{local}p %p", |extensions| {
-        let local = ([203, 0, 113, 9], 8080).into();
-        extensions.insert(ConnectionInfo::new(peer()).local(local));
-    });
-    assert_eq!(
-        got,
-        "192.0.2.7 192.0.2.7 192.0.2.7 203.0.113.9 50123 8080 -"
-    );
-}
-
-#[test]
-fn addresses_are_printed_in_their_shortest_form() {
-    for (address, expected) in [
-        ("::1", "::1"),
-        ("::ffff:192.0.2.128", "192.0.2.128"),
-        ("2001:DB8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
-        ("2001:db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1"),
-        ("::", "::"),
-        ("2001:db8::1:0:0:0", "2001:db8:0:0:1::"),
-        // As `inet_ntop` prints them.
-        ("::ffff", "::ffff"),
-        ("::1:2", "::0.1.0.2"),
-        ("::102:304", "::1.2.3.4"),
-        ("::1:0:0", "::1:0:0"),
-        ("64:ff9b::102:304", "64:ff9b::102:304"),
-        ("255.255.255.255", "255.255.255.255"),
-        ("0.0.0.0", "0.0.0.0"),
-        ("100.10.1.0", "100.10.1.0"),
-        ("99.101.200.9", "99.101.200.9"),
-    ] {
-        let address: IpAddr = address.parse().unwrap();
-        let got = of_request("%a %h %{c}a", |extensions| {
-            extensions.insert(ConnectionInfo::new((address, 1).into()));
-        });
-        assert_eq!(got, format!("{expected} {expected} {expected}"));
-    }
-}
-
-#[test]
-fn connection_without_addresses_prints_dashes() {
-    let got = of_request("%a %A %k", |extensions| {
-        extensions.insert(ConnectionInfo::unnamed().keepalives(3));
-    });
-    assert_eq!(got, "- - 3");
-}
-
-#[test]
-fn closure_tells_the_connection_from_any_extension() {
-    let got = line(
-        "%a %A",
-        |layer| {
-            layer.connection(|extensions| {
-                let (peer, local) = extensions.get::<(SocketAddr, SocketAddr)>()?;
-                Some(ConnectionInfo::new(*peer).local(*local))
-            })
-        },
-        |extensions| {
-            extensions.insert((peer(), SocketAddr::from(([10, 0, 0, 1], 80))));
-            extensions.insert(ConnectionInfo::new(([9, 9, 9, 9], 9).into()));
-        },
-        |_, _| {},
-    );
-    assert_eq!(got, "192.0.2.7 10.0.0.1");
-}
-
-#[test]
-fn extension_serves_when_the_closure_knows_nothing() {
-    let got = line(
-        "%a",
-        |layer| layer.connection(|_| None),
-        |extensions| {
-            extensions.insert(ConnectionInfo::new(peer()));
-        },
-        |_, _| {},
-    );
-    assert_eq!(got, "192.0.2.7");
-}
-
-#[test]
-fn closure_that_panics_does_not_hurt_the_request() {
-    let got = line(
-        "%a %>s",
-        |layer| layer.connection(|_| panic!("in the closure")),
-        |extensions| {
-            extensions.insert(ConnectionInfo::new(peer()));
-        },
-        |_, _| {},
-    );
-    assert_eq!(got, "192.0.2.7 200");
-}
-
-#[test]
-fn connect_info_of_axum_is_the_peer() {
-    let got = of_request("%a %{remote}p", |extensions| {
-        extensions.insert(ConnectInfo(peer()));
-    });
-    assert_eq!(got, "192.0.2.7 50123");
-}
-
-#[test]
-fn connection_info_is_believed_before_axums_connect_info() {
-    let got = of_request("%{c}a", |extensions| {
-        extensions.insert(ConnectionInfo::new(peer()));
-        extensions.insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
-    });
-    assert_eq!(got, "192.0.2.7");
-}
-
-#[test]
 fn route_that_is_told_wins_over_axums_matched_path() {
     for (told, expected) in [(None, "/items/{id}"), (Some("items"), "items")] {
         let lines = Lines::default();
@@ -261,73 +96,6 @@ fn route_that_is_told_wins_over_axums_matched_path() {
         let response = block_on(tower::ServiceExt::oneshot(router, request)).unwrap();
         block_on(response.into_body().collect()).unwrap();
         assert_eq!(lines.only(), expected);
-    }
-}
-
-#[test]
-fn connection_counts_its_requests() {
-    let lines = Lines::default();
-    let mut service =
-        lines.layer("%k").layer(answer(
-            |_: Request<()>| Response::new(Empty::<Bytes>::new()),
-        ));
-    let (one, other) = (
-        ConnectionInfo::new(peer()).count_requests(),
-        ConnectionInfo::new(peer()).count_requests(),
-    );
-    for connection in [&one, &one, &other, &one] {
-        let mut request = Request::new(());
-        request.extensions_mut().insert(connection.clone());
-        block_on(service.call(request)).unwrap();
-    }
-    assert_eq!(lines.get(), ["0", "1", "0", "2"]);
-}
-
-#[test]
-fn tls_facts_are_printed_by_their_names_in_mod_ssl() {
-    let tls = TlsInfo::new()
-        .with("SSL_PROTOCOL", "TLSv1.3")
-        .with("SSL_CIPHER", "TLS_AES_256_GCM_SHA384")
-        .with("SSL_TLS_SNI", "a\"\nb")
-        .with("SSL_CLIENT_S_DN", "");
-    let format = "%{SSL_PROTOCOL}x %{ssl_cipher}x %{SSL_TLS_SNI}x %{version}c %{cipher}c \
-                  %{subjectdn}c %{SSL_CLIENT_S_DN}x %{other}x %{other}c %p";
-    let got = line(
-        format,
-        |layer| layer.server_name("a"),
-        |extensions| {
-            extensions.insert(ConnectionInfo::new(peer()).tls(tls));
-        },
-        |_, _| {},
-    );
-    assert_eq!(
-        got,
-        r#"TLSv1.3 TLS_AES_256_GCM_SHA384 a\"\nb TLSv1.3 TLS_AES_256_GCM_SHA384 - - - - 443"#
-    );
-}
-
-#[test]
-fn connection_id_is_told_apart_from_the_request_id() {
-    let got = of_request("%L %{c}L %{x}L", |extensions| {
-        extensions.insert(ConnectionInfo::new(peer()).id("conn"));
-        extensions.insert(RequestId::from("req"));
-    });
-    assert_eq!(got, "req conn req");
-}
-
-#[test]
-fn connection_status_can_be_told() {
-    for (status, expected) in [
-        (ConnectionStatus::Close, "-"),
-        (ConnectionStatus::KeepAlive, "+"),
-        (ConnectionStatus::Aborted, "X"),
-    ] {
-        assert_eq!(
-            of_response("%X", move |extensions| {
-                extensions.insert(status);
-            }),
-            expected
-        );
     }
 }
 
@@ -469,59 +237,6 @@ fn server_name_and_port_are_configured() {
         ),
     ] {
         assert_eq!(layer, expected);
-    }
-}
-
-#[test]
-fn host_name_is_the_requests_unless_it_is_canonical() {
-    for (canonical, uri, host, expected) in [
-        (
-            false,
-            "/",
-            Some("Shop.Example.ORG:8080"),
-            "shop.example.org",
-        ),
-        (true, "/", Some("shop.example.org"), "main.example.net"),
-        (false, "/", None, "main.example.net"),
-        (false, "/", Some(""), "main.example.net"),
-        (false, "/", Some("a..b"), "main.example.net"),
-        (false, "/", Some("a b"), "main.example.net"),
-        (false, "/", Some("12345"), "main.example.net"),
-        (false, "/", Some("1.2.3"), "main.example.net"),
-        (false, "/", Some("1.2.3.04"), "main.example.net"),
-        (false, "/", Some("1.2.3.4"), "1.2.3.4"),
-        (false, "/", Some("a.1b"), "main.example.net"),
-        (false, "/", Some("localhost."), "localhost"),
-        (false, "/", Some("[::1]:80"), "::1"),
-        (false, "/", Some("[FE80::A]"), "fe80::a"),
-        (false, "/", Some("[nonsense]"), "main.example.net"),
-        (
-            false,
-            "http://Other.example:81/x",
-            Some("shop.example.org"),
-            "other.example",
-        ),
-        (
-            false,
-            "http://user:pw@other.example/x",
-            None,
-            "other.example",
-        ),
-    ] {
-        let lines = Lines::default();
-        let mut service = lines
-            .layer("%V")
-            .server_name("main.example.net")
-            .use_canonical_name(canonical)
-            .layer(answer(
-                |_: Request<()>| Response::new(Empty::<Bytes>::new()),
-            ));
-        let mut request = Request::get(uri);
-        if let Some(host) = host {
-            request = request.header("host", host);
-        }
-        block_on(service.call(request.body(()).unwrap())).unwrap();
-        assert_eq!(lines.only(), expected, "{uri} {host:?}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! A sink that keeps its lines, and a body that does what it is told.
+//! A sink that keeps its lines, a body that does what it is told, and requests that
+//! leave one line.
 
 use std::{
     collections::VecDeque,
@@ -11,8 +12,12 @@ use std::{
 
 use apache_logformat::{AccessLogLayer, LogFormat, LogSink};
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{Extensions, HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::Empty;
+use tower::{Layer, Service};
+
+use crate::record::block_on;
 
 /// Keeps lines, without their line feeds.
 #[derive(Debug, Clone, Default)]
@@ -114,14 +119,54 @@ impl Body for Script {
 /// Makes a service of a function from a request to a response.
 pub(crate) fn answer<B, T, F>(
     answer: F,
-) -> impl tower::Service<
-    http::Request<T>,
-    Response = http::Response<B>,
+) -> impl Service<
+    Request<T>,
+    Response = Response<B>,
     Error = Infallible,
-    Future = std::future::Ready<Result<http::Response<B>, Infallible>>,
+    Future = std::future::Ready<Result<Response<B>, Infallible>>,
 > + Clone
 where
-    F: Fn(http::Request<T>) -> http::Response<B> + Clone,
+    F: Fn(Request<T>) -> Response<B> + Clone,
 {
     tower::service_fn(move |request| std::future::ready(Ok(answer(request))))
+}
+
+/// Sends one request and returns the line.
+pub(crate) fn line(
+    format: &str,
+    configure: impl FnOnce(AccessLogLayer) -> AccessLogLayer,
+    request: impl FnOnce(&mut Extensions),
+    response: impl Fn(&Extensions, &mut Extensions) + Clone,
+) -> String {
+    let lines = Lines::default();
+    let service = answer(move |request: Request<()>| {
+        let mut built = Response::new(Empty::<Bytes>::new());
+        response(request.extensions(), built.extensions_mut());
+        built
+    });
+    let mut service = configure(lines.layer(format)).layer(service);
+    let mut built = Request::get("/").body(()).unwrap();
+    request(built.extensions_mut());
+    block_on(service.call(built)).unwrap();
+    lines.only()
+}
+
+pub(crate) fn of_request(format: &str, request: impl FnOnce(&mut Extensions)) -> String {
+    line(format, |layer| layer, request, |_, _| {})
+}
+
+pub(crate) fn of_response(format: &str, response: impl Fn(&mut Extensions) + Clone) -> String {
+    line(
+        format,
+        |layer| layer,
+        |_| {},
+        move |_, extensions| response(extensions),
+    )
+}
+
+pub(crate) fn configured(
+    format: &str,
+    configure: impl FnOnce(AccessLogLayer) -> AccessLogLayer,
+) -> String {
+    line(format, configure, |_| {}, |_, _| {})
 }

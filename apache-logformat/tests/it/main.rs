@@ -9,12 +9,14 @@
 
 mod allocations;
 mod client;
+mod connection;
 mod cookies;
 mod ends;
 mod escape;
 mod event;
 mod facts;
 mod golden;
+mod hosts;
 mod lines;
 mod needs;
 mod outputs;
