@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 
 use crate::{
@@ -114,6 +114,7 @@ impl Entry {
                 StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
             );
         if bodiless || response.body().is_end_stream() {
+            record.facts.expected = Some(0);
             self.finish(Outcome::Complete);
             return;
         }
@@ -155,6 +156,13 @@ impl Entry {
                 Outcome::AbortedBeforeHead => config.aborted_status,
                 _ => 500,
             };
+        }
+        // A client of HTTP/1.0 finds the end of a body by the connection's end, unless it
+        // was told the length.
+        let unbounded = record.facts.answered && record.facts.expected.is_none();
+        if unbounded && outcome == Outcome::Complete && record.facts.version <= Version::HTTP_10 {
+            let status = &mut record.facts.connection_status;
+            status.get_or_insert(ConnectionStatus::Close);
         }
         record.facts.end = if config.needs.end {
             config.later(record.facts.begin, record.facts.started)

@@ -7,12 +7,13 @@ use apache_logformat::{
 };
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Empty;
+use http::{Request, Response, Version, header};
+use http_body::SizeHint;
+use http_body_util::{BodyExt, Empty};
 use tower::{Layer, Service};
 
 use crate::{
-    lines::{Lines, answer, line, of_request, of_response},
+    lines::{Lines, Script, Step, answer, line, of_request, of_response},
     record::block_on,
 };
 
@@ -206,6 +207,87 @@ fn connection_status_can_be_told() {
                 extensions.insert(status);
             }),
             expected
+        );
+    }
+}
+
+#[test]
+fn connection_status_follows_version_and_fields() {
+    for (version, request, response, expected) in [
+        (Version::HTTP_11, None, None, "+"),
+        (Version::HTTP_11, Some("close"), None, "-"),
+        (Version::HTTP_11, Some("Keep-Alive, CLOSE"), None, "-"),
+        (Version::HTTP_11, Some("upgrade"), None, "+"),
+        (Version::HTTP_11, None, Some("close"), "-"),
+        (Version::HTTP_10, None, None, "-"),
+        (Version::HTTP_10, Some("keep-alive"), None, "+"),
+        (Version::HTTP_10, Some("keep-alive"), Some("close"), "-"),
+        (Version::HTTP_2, None, None, "-"),
+    ] {
+        let lines = Lines::default();
+        let service = answer(move |_: Request<()>| {
+            let mut built = Response::builder();
+            if let Some(value) = response {
+                built = built.header(header::CONNECTION, value);
+            }
+            built.body(Empty::<Bytes>::new()).unwrap()
+        });
+        let mut built = Request::builder().version(version);
+        if let Some(value) = request {
+            built = built.header(header::CONNECTION, value);
+        }
+        let mut service = lines.layer("%X").layer(service);
+        block_on(service.call(built.body(()).unwrap())).unwrap();
+        assert_eq!(
+            lines.only(),
+            expected,
+            "{version:?} {request:?} {response:?}"
+        );
+    }
+}
+
+#[test]
+fn body_of_unknown_length_ends_a_connection_of_http_1_0() {
+    let known = |bytes| SizeHint::with_exact(bytes);
+    for (version, size, told, expected) in [
+        (Version::HTTP_10, SizeHint::default(), None, "-"),
+        (Version::HTTP_10, known(5), None, "+"),
+        (Version::HTTP_11, SizeHint::default(), None, "+"),
+        (
+            Version::HTTP_10,
+            SizeHint::default(),
+            Some(ConnectionStatus::KeepAlive),
+            "+",
+        ),
+    ] {
+        let lines = Lines::default();
+        let service = answer(move |_: Request<()>| {
+            let mut body = Script::new([Step::Data("hello")]);
+            body.size = size;
+            let mut built = Response::new(body);
+            if let Some(told) = told {
+                built.extensions_mut().insert(told);
+            }
+            built
+        });
+        let mut service = lines.layer("%X").layer(service);
+        let send = |method| {
+            let request = Request::builder()
+                .method(method)
+                .version(version)
+                .header(header::CONNECTION, "keep-alive");
+            request.body(()).unwrap()
+        };
+        let response = block_on(service.call(send("GET"))).unwrap();
+        block_on(response.into_body().collect()).unwrap();
+        // Cut off, it is a lost one as ever; of HEAD there is no body.
+        drop(block_on(service.call(send("GET"))).unwrap());
+        block_on(service.call(send("HEAD"))).unwrap();
+        let cut_off = if told.is_some() { "+" } else { "X" };
+        assert_eq!(
+            lines.get(),
+            [expected, cut_off, "+"],
+            "{version:?} {size:?} {told:?}"
         );
     }
 }

@@ -500,41 +500,6 @@ fn bodies_of_any_data_are_counted() {
 }
 
 #[test]
-fn connection_status_follows_version_and_fields() {
-    for (version, request, response, expected) in [
-        (Version::HTTP_11, None, None, "+"),
-        (Version::HTTP_11, Some("close"), None, "-"),
-        (Version::HTTP_11, Some("Keep-Alive, CLOSE"), None, "-"),
-        (Version::HTTP_11, Some("upgrade"), None, "+"),
-        (Version::HTTP_11, None, Some("close"), "-"),
-        (Version::HTTP_10, None, None, "-"),
-        (Version::HTTP_10, Some("keep-alive"), None, "+"),
-        (Version::HTTP_10, Some("keep-alive"), Some("close"), "-"),
-        (Version::HTTP_2, None, None, "-"),
-    ] {
-        let lines = Lines::default();
-        let service = answer(move |_: Request<()>| {
-            let mut built = Response::builder();
-            if let Some(value) = response {
-                built = built.header(header::CONNECTION, value);
-            }
-            built.body(Empty::<Bytes>::new()).unwrap()
-        });
-        let mut built = Request::builder().version(version);
-        if let Some(value) = request {
-            built = built.header(header::CONNECTION, value);
-        }
-        let mut service = lines.layer("%X").layer(service);
-        block_on(service.call(built.body(()).unwrap())).unwrap();
-        assert_eq!(
-            lines.only(),
-            expected,
-            "{version:?} {request:?} {response:?}"
-        );
-    }
-}
-
-#[test]
 fn body_dropped_by_the_end_of_its_thread_leaves_its_line() {
     thread_local!(static KEPT: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) });
     let lines = Lines::default();
