@@ -121,15 +121,15 @@ impl Variable {
                 escape.write_known(value, out)
             }
             Self::Host => {
+                let Some(host) = exchange.named_host().and_then(host) else {
+                    return escape.write_known(exchange.server_name, out);
+                };
+                // Before it is escaped: `\x5C` has capital letters.
                 let start = out.len();
-                match exchange.named_host().and_then(host) {
-                    Some(host) => {
-                        escape.write(host, out);
-                        out[start..].make_ascii_lowercase();
-                        true
-                    }
-                    None => escape.write_known(exchange.server_name, out),
-                }
+                out.extend_from_slice(host);
+                out[start..].make_ascii_lowercase();
+                escape.rewrite(start, out);
+                true
             }
             Self::IsArgs => {
                 if exchange.query().is_some_and(|query| !query.is_empty()) {
@@ -209,19 +209,18 @@ fn argument<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// Returns the host in `host[:port]`, if nginx would accept it.
+///
+/// As `ngx_http_validate_host`, which looks at the port no closer than for bytes that
+/// no host has, and takes an open bracket for a part of the name.
 fn host(host: &[u8]) -> Option<&[u8]> {
-    let end = match host.first()? {
-        b'[' => host.iter().position(|&byte| byte == b']')? + 1,
-        _ => host
-            .iter()
-            .position(|&byte| byte == b':')
-            .unwrap_or(host.len()),
-    };
-    let host = &host[..end];
-    let host = host.strip_suffix(b".").unwrap_or(host);
     let refused = |byte: &u8| *byte <= b' ' || *byte == 0x7f || *byte == b'/';
-    if host.is_empty() || host.iter().any(refused) || host.windows(2).any(|pair| pair == b"..") {
+    if host.iter().any(refused) || host.windows(2).any(|pair| pair == b"..") {
         return None;
     }
-    Some(host)
+    let end = match host.first()? {
+        b'[' => host.iter().position(|&byte| byte == b']').map(|at| at + 1),
+        _ => host.iter().position(|&byte| byte == b':'),
+    };
+    let host = &host[..end.unwrap_or(host.len())];
+    non_empty(host.strip_suffix(b".").unwrap_or(host))
 }
