@@ -72,9 +72,10 @@ struct Facts<'a> {
 impl<'a> Facts<'a> {
     fn new(exchange: &Exchange<'a>) -> Self {
         let text = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
-        let host = exchange.named_host();
-        let named = host.and_then(host::name);
-        let port = host.and_then(|host| host::split_port(host)?.1);
+        let named = exchange.host_name();
+        let port = exchange
+            .named_host()
+            .and_then(|host| host::split_port(host).1);
         let (path, query) = path::split(exchange.method, exchange.target);
 
         let method = String::from_utf8_lossy(exchange.method);

@@ -278,14 +278,20 @@ fn write_request_header(
     out: &mut Vec<u8>,
 ) -> bool {
     if name.eq_ignore_ascii_case(b"host") {
+        let is_there = exchange.request_headers.get(name).is_some();
         // httpd puts the host of an absolute target in the field's place.
-        if let Some(authority) = exchange.target_authority() {
+        if is_there && let Some(authority) = exchange.target_authority() {
+            let (host, port) = host::split_port(authority);
             let start = out.len();
-            escape.write(authority, out);
+            escape.write(host.strip_suffix(b".").unwrap_or(host), out);
             out[start..].make_ascii_lowercase();
+            if let Some(port) = port {
+                out.push(b':');
+                out.extend_from_slice(port);
+            }
             return true;
         }
-        if let (None, Some(authority)) = (exchange.request_headers.get(name), exchange.authority) {
+        if !is_there && let Some(authority) = exchange.authority {
             escape.write(authority, out);
             return true;
         }
@@ -357,10 +363,9 @@ fn write_path(exchange: &Exchange<'_>, escape: Escape, out: &mut Vec<u8>) -> boo
 }
 
 fn write_host_name(exchange: &Exchange<'_>, escape: Escape, out: &mut Vec<u8>) -> bool {
-    let named = || host::name(exchange.named_host()?);
     let start = out.len();
     if !exchange.use_canonical_name
-        && let Some(name) = named()
+        && let Some(name) = exchange.host_name()
     {
         out.extend_from_slice(name);
         out[start..].make_ascii_lowercase();
