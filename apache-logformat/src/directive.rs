@@ -217,6 +217,7 @@ pub(crate) enum Variable {
     RequestUri,
     ResponseHeader(Box<[u8]>),
     Scheme,
+    ServerName,
     Status,
 }
 

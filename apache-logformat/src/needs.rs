@@ -167,7 +167,7 @@ impl Needs {
 
     fn add_variable(&mut self, variable: &Variable) {
         match variable {
-            Variable::BodyBytes | Variable::Status => {}
+            Variable::BodyBytes | Variable::ServerName | Variable::Status => {}
             Variable::Arg(_)
             | Variable::Args
             | Variable::IsArgs

@@ -76,7 +76,7 @@ fn variable(name: &[u8]) -> Option<Directive> {
         b"request_uri" => Directive::Nginx(Variable::RequestUri),
         b"scheme" => Directive::Nginx(Variable::Scheme),
         b"server_addr" => Directive::LocalAddress,
-        b"server_name" => Directive::ServerName,
+        b"server_name" => Directive::Nginx(Variable::ServerName),
         b"server_port" => Directive::Port(Port::Local),
         b"server_protocol" => Directive::Protocol,
         b"ssl_cipher" => tls(b"SSL_CIPHER"),
@@ -122,13 +122,9 @@ impl Variable {
             }
             Self::Host => {
                 let Some(host) = exchange.named_host().and_then(host) else {
-                    return escape.write_known(exchange.server_name, out);
+                    return Self::ServerName.write(exchange, escape, out);
                 };
-                // Before it is escaped: `\x5C` has capital letters.
-                let start = out.len();
-                out.extend_from_slice(host);
-                out[start..].make_ascii_lowercase();
-                escape.rewrite(start, out);
+                write_lowercase(host, escape, out);
                 true
             }
             Self::IsArgs => {
@@ -191,12 +187,25 @@ impl Variable {
                 out.extend_from_slice(scheme);
                 true
             }
+            Self::ServerName => {
+                let name = exchange.server_name;
+                name.map(|name| write_lowercase(name, escape, out))
+                    .is_some()
+            }
             Self::Status => {
                 time::write_padded(exchange.status.into(), 3, out);
                 true
             }
         }
     }
+}
+
+/// Appends a host in lower case, escaped afterwards: `\x5C` has a capital letter.
+fn write_lowercase(host: &[u8], escape: Escape, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(host);
+    out[start..].make_ascii_lowercase();
+    escape.rewrite(start, out);
 }
 
 /// Finds the argument `name` in a query, without regard to case.

@@ -229,3 +229,21 @@ fn host_that_nginx_refuses_leaves_the_servers_own_name() {
         assert_eq!(print(&format, "/", Some(host)), "own.example", "{host:?}");
     }
 }
+
+/// As nginx 1.22.1 keeps what its configuration says; httpd leaves it as it is.
+#[test]
+fn own_name_is_lowered_for_nginx_alone() {
+    let mut exchange = Exchange::default();
+    exchange.server_name = Some(b"Own.Example");
+    for (format, expected) in [
+        (
+            LogFormat::nginx("$server_name $host", Escape::Nginx),
+            "own.example own.example\n",
+        ),
+        ("%v %V".parse(), "Own.Example Own.Example\n"),
+    ] {
+        let mut line = Vec::new();
+        format.unwrap().write(&exchange, &mut line);
+        assert_eq!(String::from_utf8(line).unwrap(), expected);
+    }
+}
