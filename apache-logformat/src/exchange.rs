@@ -191,6 +191,11 @@ impl<'a> Exchange<'a> {
         if self.outcome != Outcome::Complete {
             return ConnectionStatus::Aborted;
         }
+        // Behind the switch to another protocol, or to a tunnel, there are no requests.
+        let is_tunnel = self.method == b"CONNECT" && (200..300).contains(&self.status);
+        if is_tunnel || self.status == 101 {
+            return ConnectionStatus::Close;
+        }
         let says = |fields: &Fields<'_>, option: &[u8]| {
             fields.get_all("connection").any(|value| {
                 value

@@ -125,6 +125,7 @@ impl Needs {
             }
             Directive::ConnectionStatus => {
                 self.connection_status = true;
+                self.request_line = true;
                 self.add_request_header(b"connection");
                 add_name(&mut self.response_headers, b"connection");
             }

@@ -7,7 +7,7 @@ use apache_logformat::{
 };
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use http::{Request, Response, Version, header};
+use http::{Request, Response, StatusCode, Version, header};
 use http_body::SizeHint;
 use http_body_util::{BodyExt, Empty};
 use tower::{Layer, Service};
@@ -289,5 +289,32 @@ fn body_of_unknown_length_ends_a_connection_of_http_1_0() {
             [expected, cut_off, "+"],
             "{version:?} {size:?} {told:?}"
         );
+    }
+}
+
+/// As httpd 2.4.71 prints them, of a WebSocket and of a tunnel.
+#[test]
+fn connection_that_is_switched_serves_no_other_request() {
+    for (method, status, expected) in [
+        ("GET", 101, "-"),
+        ("CONNECT", 200, "-"),
+        ("CONNECT", 299, "-"),
+        ("CONNECT", 300, "+"),
+        ("CONNECT", 407, "+"),
+        ("GET", 200, "+"),
+    ] {
+        let lines = Lines::default();
+        let mut service = lines.layer("%X").layer(answer(move |_: Request<()>| {
+            let mut built = Response::new(Empty::<Bytes>::new());
+            *built.status_mut() = StatusCode::from_u16(status).unwrap();
+            built
+        }));
+        let target = match method {
+            "CONNECT" => "a.example:443",
+            _ => "/",
+        };
+        let request = Request::builder().method(method).uri(target);
+        block_on(service.call(request.body(()).unwrap())).unwrap();
+        assert_eq!(lines.only(), expected, "{method} {status}");
     }
 }
