@@ -236,6 +236,9 @@ impl FromStr for LogFormat {
 
     /// Parses the text of httpd's `LogFormat`.
     ///
+    /// `CLF`, in upper or lower case, is the [Common Log Format](LogFormat::common): the
+    /// only nickname that httpd's `CustomLog` knows by itself.
+    ///
     /// # Errors
     ///
     /// When httpd would not accept it, or it is empty.

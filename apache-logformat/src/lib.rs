@@ -44,7 +44,7 @@
 //! | the service fails | 500 | `X` | [`ServiceError`](Outcome::ServiceError) |
 //! | the service, or its body, panics; the panic goes on | 500, or as sent | `X` | [`Panic`](Outcome::Panic) |
 //!
-//! An upgraded connection (101) is logged at the switch; what becomes of it
+//! An upgraded connection (101) is logged at the switch, `-` as `%X`; what becomes of it
 //! afterwards no layer sees.
 //!
 //! # What the layer cannot see
@@ -65,7 +65,10 @@
 //!
 //! A format captures what it prints and nothing else, into buffers that each
 //! thread uses again: once a thread has served a few requests, logging allocates
-//! nothing. A sink that fails, blocks or panics changes no response: failures are
+//! nothing, but for what it hands over: the tables behind `%{NAME}n`, `%{NAME}e` and
+//! `%{NAME}^ti`, axum's route (`%R`), an event that somebody listens to.
+//!
+//! A sink that fails, blocks or panics changes no response: failures are
 //! [counted](AccessLogLayer::failures) and [told](AccessLogLayer::on_failure).
 //!
 //! # Secrets
