@@ -1,4 +1,5 @@
 use std::error::Error;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -6,7 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::body::{Buf, Bytes, Incoming};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -144,14 +145,24 @@ pin_project! {
 }
 
 impl<B: Body> Body for InFlightBody<B> {
-    type Data = B::Data;
+    type Data = InFlightData<B::Data>;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.project().body.poll_frame(cx)
+        let mut this = self.project();
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let in_flight = |data| InFlightData {
+            data,
+            _guard: if this.body.is_end_stream() {
+                this.guard.take()
+            } else {
+                this.guard.as_ref().map(|guard| Guard::new(&guard.0))
+            },
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(in_flight))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -160,6 +171,35 @@ impl<B: Body> Body for InFlightBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// A part of a response: hyper has it for as long as it is being sent, which is often longer
+/// than it has the body.
+pub(super) struct InFlightData<D> {
+    data: D,
+    _guard: Option<Guard>,
+}
+
+impl<D: Buf> Buf for InFlightData<D> {
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, parts: &mut [IoSlice<'a>]) -> usize {
+        self.data.chunks_vectored(parts)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.data.copy_to_bytes(length)
     }
 }
 

@@ -115,16 +115,6 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        if length <= SMALL {
-            let mut joined = [0; SMALL];
-            let mut rest = &mut joined[..];
-            for part in parts {
-                rest[..part.len()].copy_from_slice(part);
-                rest = &mut rest[part.len()..];
-            }
-            return self.poll_write(cx, &joined[..length]);
-        }
         match &mut self.io {
             Io::Tcp(io) => Pin::new(io).poll_write_vectored(cx, parts),
             Io::Unix(io) => Pin::new(io).poll_write_vectored(cx, parts),
@@ -227,10 +217,6 @@ impl AsFd for Io {
         }
     }
 }
-
-/// Up to how many bytes of a response are copied into one piece, which costs less
-/// than to have the kernel gather them.
-const SMALL: usize = 1024;
 
 /// How long the client may take to read a last response.
 const LINGERING_CLOSE: Duration = Duration::from_secs(1);

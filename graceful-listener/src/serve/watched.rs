@@ -78,11 +78,22 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if length <= SMALL {
+            let mut joined = [0; SMALL];
+            let mut rest = &mut joined[..];
+            for part in parts {
+                rest[..part.len()].copy_from_slice(part);
+                rest = &mut rest[part.len()..];
+            }
+            return self.poll_write(cx, &joined[..length]);
+        }
         Pin::new(&mut self.io).poll_write_vectored(cx, parts)
     }
 
+    /// Else hyper would copy each response, and nobody could tell when it has been sent.
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -93,3 +104,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+/// Up to how many bytes of a response are copied into one piece, which costs less
+/// than to have the kernel gather them.
+const SMALL: usize = 1024;

@@ -143,7 +143,7 @@ fn app(release: &Arc<Semaphore>) -> Router {
 }
 
 /// More than the socket buffers of both sides take.
-const LARGE: usize = 32 << 20;
+pub(crate) const LARGE: usize = 32 << 20;
 
 /// Waits for something that another thread or process does.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {

@@ -35,7 +35,9 @@ pub(crate) async fn connect(address: SocketAddr) -> (Sender, JoinHandle<hyper::R
 
 /// A connection that has had its first answer, to a request that came before the
 /// connection was closed for being idle.
-async fn connect_and_ask(address: SocketAddr) -> (Sender, JoinHandle<hyper::Result<()>>) {
+pub(crate) async fn connect_and_ask(
+    address: SocketAddr,
+) -> (Sender, JoinHandle<hyper::Result<()>>) {
     let asked = async {
         loop {
             let (mut sender, end) = connect(address).await;
@@ -58,7 +60,7 @@ async fn text(response: Response<hyper::body::Incoming>) -> String {
     String::from_utf8(body.to_vec()).unwrap()
 }
 
-fn run<T>(test: impl AsyncFnOnce() -> T) -> T {
+pub(crate) fn run<T>(test: impl AsyncFnOnce() -> T) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,6 +1,7 @@
 //! What a served connection gets: its limits and its addresses.
 
 mod readiness;
+mod slow_reader;
 mod tls;
 
 use std::io::ErrorKind;

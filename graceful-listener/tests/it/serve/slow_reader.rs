@@ -1,0 +1,151 @@
+//! Clients that take their time to read a response, which hyper has in hand as a whole.
+
+use std::future::ready;
+use std::io;
+use std::net::TcpStream;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::get;
+use graceful_listener::{Drain, Listeners, Stream, serve};
+use http_body_util::BodyExt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{SHORT, blocking, closed_after, inet, with_runtime};
+use crate::drain::{LARGE, Service, eventually};
+use crate::http::Client;
+use crate::http2;
+
+fn with_short_limits(linger: Duration) -> Service {
+    Service::with(move |serve| {
+        serve
+            .header_read_timeout(SHORT)
+            .keep_alive_timeout(SHORT)
+            .linger(linger)
+    })
+}
+
+/// A connection of which the head of a large response has been read.
+fn begin(service: &Service) -> Client<TcpStream> {
+    let mut begun = None;
+    eventually("a request in time", || {
+        let mut client = service.connect();
+        let sent = client.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n");
+        begun = sent.and_then(|()| client.head()).is_ok().then_some(client);
+        begun.is_some()
+    });
+    begun.unwrap()
+}
+
+/// Returns when others have been closed that had nothing to wait for.
+fn outlast_the_limits(service: &Service) {
+    for _ in 0..4 {
+        closed_after(&mut service.connect(), Instant::now());
+    }
+}
+
+#[test]
+fn response_is_sent_for_longer_than_the_limits() {
+    let service = with_short_limits(Duration::ZERO);
+    let mut client = begin(&service);
+    outlast_the_limits(&service);
+    client.read_exact(&mut vec![0; LARGE]).unwrap();
+    assert!(client.is_closed(), "it is idle in the end");
+    service.drain.start();
+    service.end();
+}
+
+#[test]
+fn response_is_sent_to_its_end_in_a_drain() {
+    let service = with_short_limits(Duration::ZERO);
+    let mut client = begin(&service);
+    let mut silent: Vec<_> = (0..4).map(|_| service.connect()).collect();
+    service.drain.start();
+    for client in &mut silent {
+        closed_after(client, Instant::now());
+    }
+    // Nobody can connect any more whose end would tell that the limits are over.
+    std::thread::sleep(SHORT * 4);
+    client.read_exact(&mut vec![0; LARGE]).unwrap();
+    drop(client);
+    assert_eq!(service.end().cut, 0);
+}
+
+#[test]
+fn stream_is_sent_for_longer_than_the_limits() {
+    let service = with_short_limits(Duration::ZERO);
+    http2::run(async || {
+        let (mut sender, _end) = http2::connect_and_ask(service.address).await;
+        let response = sender.send_request(http2::request("/large")).await.unwrap();
+        outlast_the_limits(&service);
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes().len(), LARGE);
+    });
+    service.drain.start();
+    assert_eq!(service.end().cut, 0);
+}
+
+/// As the streams of most TLS libraries it takes one buffer at a time.
+struct OneByOne(Stream);
+
+impl AsyncRead for OneByOne {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for OneByOne {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[test]
+fn response_through_an_acceptor_is_sent_for_longer_than_the_limits() {
+    with_runtime(async || {
+        let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
+        let address = inet(&listeners, 0);
+        let drain = Drain::new();
+        let app = Router::new().route("/", get(async || vec![b'x'; LARGE]));
+        let serve = serve(listeners, app)
+            .drain(drain.clone())
+            .without_signals()
+            .header_read_timeout(SHORT)
+            .keep_alive_timeout(SHORT)
+            .acceptor(|stream| ready(Ok(OneByOne(stream))));
+        let served = tokio::spawn(serve.into_future());
+        blocking(move || {
+            let begun = || {
+                let mut client = Client::connect(address).unwrap();
+                client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+                client.head().is_ok().then_some(client)
+            };
+            let mut client = std::iter::repeat_with(begun).flatten().next().unwrap();
+            for _ in 0..4 {
+                closed_after(&mut Client::connect(address).unwrap(), Instant::now());
+            }
+            client.read_exact(&mut vec![0; LARGE]).unwrap();
+        })
+        .await;
+        drain.start();
+        assert_eq!(served.await.unwrap().unwrap().cut, 0);
+    });
+}
