@@ -1,6 +1,8 @@
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -65,20 +67,36 @@ impl Acceptor {
     }
 
     async fn accept(&self) -> io::Result<Stream> {
-        let permit = match &self.permits {
-            Some(permits) => Arc::clone(permits).acquire_owned().await.ok(),
-            None => None,
-        };
         match &self.listener {
             Listening::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
+                let ((stream, peer), permit) =
+                    self.permitted(|cx| listener.poll_accept(cx)).await?;
                 Ok(self.tcp(stream, peer.into(), permit))
             }
             Listening::Unix(listener) => {
-                let (stream, peer) = listener.accept().await?;
+                let ((stream, peer), permit) =
+                    self.permitted(|cx| listener.poll_accept(cx)).await?;
                 Ok(self.unix(stream, Address::from(&peer.into()), permit))
             }
         }
+    }
+
+    /// Accepts with a permit. A socket to which nobody connects keeps none from the others.
+    async fn permitted<T>(
+        &self,
+        mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> io::Result<(T, Option<OwnedSemaphorePermit>)> {
+        let Some(permits) = &self.permits else {
+            return Ok((poll_fn(accept).await?, None));
+        };
+        let acquire = || Arc::clone(permits).acquire_owned();
+        let mut acquiring = pin!(acquire());
+        poll_fn(|cx| {
+            let permit = ready!(acquiring.as_mut().poll(cx)).ok();
+            acquiring.set(acquire());
+            accept(cx).map_ok(|accepted| (accepted, permit))
+        })
+        .await
     }
 
     /// Accepts what has arrived before the socket is closed, which would reset it.

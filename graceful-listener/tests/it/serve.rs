@@ -219,12 +219,12 @@ fn head_that_comes_byte_by_byte_is_cut_off() {
 
 fn assert_is_cut_off(mut client: Client<TcpStream>, since: Instant) {
     // Each byte comes well within the time, all of them do not.
-    let mut bytes = "GET / HTTP/1.1\r\nHost: slow\r\n".repeat(50).into_bytes();
-    bytes.retain(|byte| {
+    let text = "GET / HTTP/1.1\r\nHost: slow\r\n".repeat(50);
+    let is_cut_off = text.chars().any(|byte| {
         std::thread::sleep(Duration::from_millis(10));
-        client.send(&char::from(*byte).to_string()).is_err()
+        client.send(&byte.to_string()).is_err()
     });
-    assert!(!bytes.is_empty(), "it is never cut off");
+    assert!(is_cut_off, "it never is");
     let elapsed = since.elapsed();
     assert!(elapsed >= SHORT, "it is cut off after {elapsed:?}");
 }
@@ -336,6 +336,31 @@ fn more_connections_than_the_cap_wait_for_their_turn() {
     drop((second, third));
     service.drain.start();
     service.end();
+}
+
+#[test]
+fn socket_that_nobody_uses_takes_no_connection_from_the_cap() {
+    with_runtime(async || {
+        let listeners = Listeners::bind(["127.0.0.1:0", "127.0.0.1:0"]).unwrap();
+        let addresses = [inet(&listeners, 0), inet(&listeners, 1)];
+        let drain = Drain::new();
+        let serve = serve(listeners, whoami())
+            .drain(drain.clone())
+            .without_signals()
+            .max_connections(1);
+        let served = tokio::spawn(serve.into_future());
+        blocking(move || {
+            for address in addresses.into_iter().cycle().take(6) {
+                for _ in 0..2 {
+                    let mut client = Client::connect(address).unwrap();
+                    assert_eq!(client.get("/").unwrap().status(), 200);
+                }
+            }
+        })
+        .await;
+        drain.start();
+        served.await.unwrap().unwrap();
+    });
 }
 
 #[test]
