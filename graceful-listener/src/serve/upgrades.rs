@@ -141,11 +141,15 @@ fn watch(mut successor: Successor) {
     let watcher = thread::Builder::new()
         .name("successor".into())
         .spawn(move || {
-            if let Ok(status) = successor.wait() {
-                error!(
-                    "process {} took over and has ended, {status}",
-                    successor.id()
-                );
+            let id = successor.id();
+            match successor.wait() {
+                // It was told to, or has been replaced itself.
+                Ok(status) if status.success() => {
+                    info!("process {id} took over and has ended, {status}");
+                }
+                Ok(status) => error!("process {id} took over and has ended, {status}"),
+                // Somebody else has seen it.
+                Err(_) => {}
             }
         });
     if let Err(error) = watcher {

@@ -426,9 +426,26 @@ fn old_process_reports_if_its_successor_ends_before_it() {
     let new = service.generation(2).pid;
     service.wait_for("has taken over");
     send(new, Signal::SIGKILL);
-    service.wait_for(&format!(
+    let line = service.wait_for(&format!(
         "process {new} took over and has ended, signal: 9 (SIGKILL)"
     ));
+    assert!(line.contains("ERROR"), "{line}");
+}
+
+#[test]
+fn successor_that_ends_as_it_should_is_no_error_of_its_predecessors() {
+    let service = Service::on_a_port(&[(set::DRAIN_TIMEOUT_MS, "600000")]);
+    let mut client = Client::connect(service.address()).unwrap();
+    client
+        .send("GET /sleep?ms=60000 HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    generation_at(service.address());
+    service.signal(Signal::SIGUSR2);
+    let new = service.generation(2).pid;
+    service.wait_for("has taken over");
+    send(new, Signal::SIGTERM);
+    let line = service.wait_for(&format!("process {new} took over and has ended, exit"));
+    assert!(!line.contains("ERROR"), "{line}");
 }
 
 #[test]
