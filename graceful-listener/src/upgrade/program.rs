@@ -34,9 +34,11 @@ impl Program {
     }
 
     pub(super) fn command(&self) -> Result<Command, UpgradeError> {
-        let path = self.find().ok_or_else(|| UpgradeError::Spawn {
+        // The kernel says what is the matter with a path.
+        let path = self.find().or_else(|| self.path());
+        let path = path.ok_or_else(|| UpgradeError::Spawn {
             program: self.name.clone().into(),
-            source: io::ErrorKind::NotFound.into(),
+            source: io::Error::new(io::ErrorKind::NotFound, "it is not in the PATH"),
         })?;
         let mut command = Command::new(path);
         command
@@ -46,14 +48,19 @@ impl Program {
         Ok(command)
     }
 
+    fn path(&self) -> Option<PathBuf> {
+        let is_path = self.name.as_bytes().contains(&b'/');
+        is_path.then(|| self.directory.join(&self.name))
+    }
+
     fn find(&self) -> Option<PathBuf> {
         let executable = |path: &PathBuf| {
             fs::metadata(path).is_ok_and(|metadata| {
                 metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
             })
         };
-        if self.name.as_bytes().contains(&b'/') {
-            return Some(self.directory.join(&self.name)).filter(executable);
+        if let Some(path) = self.path() {
+            return Some(path).filter(executable);
         }
         let path = env::var_os("PATH")?;
         let mut candidates = env::split_paths(&path)

@@ -46,13 +46,14 @@ fn program_that_cannot_be_started_leaves_the_old_one_serving() {
     let away = directory.path().join("away");
     fs::rename(&program, &away).unwrap();
     service.signal(Signal::SIGUSR2);
-    service.wait_for(&format!(
+    let refused = format!(
         "not upgraded, serving on: cannot start {}: ",
         program.display()
-    ));
+    );
+    service.wait_for(&format!("{refused}No such file"));
     fs::write(&program, "not a program").unwrap();
     service.signal(Signal::SIGUSR2);
-    service.wait_for_count("not upgraded, serving on: cannot start", 2);
+    service.wait_for(&format!("{refused}Permission denied"));
     assert_eq!(generation_at(service.address()), "1");
     fs::remove_file(&program).unwrap();
     fs::rename(&away, &program).unwrap();
@@ -136,6 +137,10 @@ fn program_is_found_again_in_the_path() {
         directory.path().canonicalize().unwrap().join(&name)
     );
     assert_eq!(command_line(new), expected);
+    service.wait_for("has taken over");
+    fs::remove_file(&program).unwrap();
+    send(new, Signal::SIGUSR2);
+    service.wait_for(&format!("cannot start {name}: it is not in the PATH"));
 }
 
 #[test]
