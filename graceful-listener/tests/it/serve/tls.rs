@@ -1,11 +1,12 @@
 //! Encryption, by an acceptor of the user's.
 
 use std::io::Read;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use graceful_listener::{Drain, Listeners, serve};
+use axum::Router;
+use graceful_listener::{Drain, Listeners, Serve, Served, serve};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{
@@ -32,8 +33,11 @@ fn tls() -> (TlsAcceptor, Arc<ClientConfig>) {
     (Arc::new(server).into(), Arc::new(client))
 }
 
-#[test]
-fn tls_is_spoken_through_the_acceptor() {
+/// Serves with TLS until the client has done what it does, and returns how the service has ended.
+fn with_tls(
+    options: impl FnOnce(Serve<Router>) -> Serve<Router>,
+    client: impl FnOnce(SocketAddr, &Drain, &Arc<ClientConfig>) + Send + 'static,
+) -> Served {
     let (acceptor, config) = tls();
     with_runtime(async || {
         let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
@@ -41,15 +45,24 @@ fn tls_is_spoken_through_the_acceptor() {
         let drain = Drain::new();
         let serve = serve(listeners, whoami())
             .drain(drain.clone())
-            .without_signals()
-            .linger(Duration::from_secs(600))
-            .acceptor(move |stream| acceptor.accept(stream));
+            .without_signals();
+        let serve = options(serve).acceptor(move |stream| acceptor.accept(stream));
         let served = tokio::spawn(serve.into_future());
         let handle = drain.clone();
-        blocking(move || {
+        blocking(move || client(address, &handle, &config)).await;
+        drain.start();
+        served.await.unwrap().unwrap()
+    })
+}
+
+#[test]
+fn tls_is_spoken_through_the_acceptor() {
+    let served = with_tls(
+        |serve| serve.linger(Duration::from_secs(600)),
+        |address, drain, config| {
             let connect = || {
                 let name = ServerName::try_from("localhost").unwrap();
-                let connection = ClientConnection::new(Arc::clone(&config), name).unwrap();
+                let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
                 StreamOwned::new(connection, TcpStream::connect(address).unwrap())
             };
             // One that cannot be decrypted harms nobody else.
@@ -65,7 +78,7 @@ fn tls_is_spoken_through_the_acceptor() {
             );
             assert!(!response.closes());
             let mut fresh = connect();
-            handle.start();
+            drain.start();
             assert!(client.get("/").unwrap().closes());
             // Accepted, and then not even a handshake: it may still come.
             fresh.conn.complete_io(&mut fresh.sock).unwrap();
@@ -76,56 +89,33 @@ fn tls_is_spoken_through_the_acceptor() {
                 .read_to_end(&mut rest)
                 .expect("the end is told, not only the connection cut");
             assert!(rest.is_empty());
-        })
-        .await;
-        assert_eq!(served.await.unwrap().unwrap().cut, 0);
-    });
+        },
+    );
+    assert_eq!(served.cut, 0);
 }
 
 #[test]
 fn handshake_that_takes_too_long_is_cut_off() {
-    let (acceptor, _) = tls();
-    with_runtime(async || {
-        let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
-        let address = inet(&listeners, 0);
-        let drain = Drain::new();
-        let serve = serve(listeners, whoami())
-            .drain(drain.clone())
-            .without_signals()
-            .header_read_timeout(SHORT)
-            .acceptor(move |stream| acceptor.accept(stream));
-        let served = tokio::spawn(serve.into_future());
-        blocking(move || {
+    with_tls(
+        |serve| serve.header_read_timeout(SHORT),
+        |address, _, _| {
             let began = Instant::now();
             let elapsed = closed_after(&mut Client::connect(address).unwrap(), began);
             assert!(elapsed >= SHORT, "{elapsed:?}");
-        })
-        .await;
-        drain.start();
-        served.await.unwrap().unwrap();
-    });
+        },
+    );
 }
 
 #[test]
 fn handshake_that_is_under_way_is_cut_off_at_the_end() {
-    let (acceptor, _) = tls();
-    with_runtime(async || {
-        let listeners = Listeners::bind(["127.0.0.1:0"]).unwrap();
-        let address = inet(&listeners, 0);
-        let drain = Drain::new();
-        let serve = serve(listeners, whoami())
-            .drain(drain.clone())
-            .without_signals()
-            .header_read_timeout(Duration::from_secs(600))
-            .acceptor(move |stream| acceptor.accept(stream));
-        let served = tokio::spawn(serve.into_future());
-        blocking(move || {
+    let served = with_tls(
+        |serve| serve.header_read_timeout(Duration::from_secs(600)),
+        |address, drain, _| {
             let mut client = Client::connect(address).unwrap();
             eventually("accepted", || drain.connections() == 1);
             drain.end_now();
             closed_after(&mut client, Instant::now());
-        })
-        .await;
-        assert_eq!(served.await.unwrap().unwrap().cut, 1);
-    });
+        },
+    );
+    assert_eq!(served.cut, 1);
 }
