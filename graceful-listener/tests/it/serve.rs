@@ -5,7 +5,7 @@ mod slow_reader;
 mod tls;
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,8 +82,10 @@ fn endpoints_are_in_the_requests_extensions() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s.sock");
         let listeners =
-            Listeners::bind(["127.0.0.1:0", "0.0.0.0:0", path.to_str().unwrap()]).unwrap();
-        let (specific, wildcard) = (inet(&listeners, 0), inet(&listeners, 1));
+            Listeners::bind(["127.0.0.1:0", "0.0.0.0:0", "[::]:0", path.to_str().unwrap()])
+                .unwrap();
+        let specific = inet(&listeners, 0);
+        let wildcards = [inet(&listeners, 1), inet(&listeners, 2)];
         let drain = Drain::new();
         let served = tokio::spawn(
             serve(listeners, whoami())
@@ -96,14 +98,18 @@ fn endpoints_are_in_the_requests_extensions() {
             let own = client.stream().local_addr().unwrap();
             assert_eq!(client.get("/").unwrap().body, format!("{own} {specific}"));
 
-            let local = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 5), wildcard.port()));
-            let mut client = Client::connect(local).unwrap();
-            let own = client.stream().local_addr().unwrap();
-            assert_eq!(
-                client.get("/").unwrap().body,
-                format!("{own} {local}"),
-                "the address that was connected to"
-            );
+            for local in [
+                SocketAddr::from((Ipv4Addr::new(127, 0, 0, 5), wildcards[0].port())),
+                SocketAddr::from((Ipv6Addr::LOCALHOST, wildcards[1].port())),
+            ] {
+                let mut client = Client::connect(local).unwrap();
+                let own = client.stream().local_addr().unwrap();
+                assert_eq!(
+                    client.get("/").unwrap().body,
+                    format!("{own} {local}"),
+                    "the address that was connected to"
+                );
+            }
 
             let mut client = Client::connect_unix(&path).unwrap();
             assert_eq!(
@@ -245,6 +251,32 @@ fn header_timeout_of_a_kept_alive_connection_begins_with_the_first_byte() {
     client.send("GET").unwrap();
     let elapsed = closed_after(&mut client, sent);
     assert!(elapsed >= SHORT, "{elapsed:?}");
+    service.drain.start();
+    service.end();
+}
+
+#[test]
+fn header_timeout_begins_anew_with_each_request() {
+    let service = Service::with(|serve| {
+        serve
+            .header_read_timeout(SHORT)
+            .keep_alive_timeout(Duration::from_secs(600))
+    });
+    eventually("a request in two pieces in time", || {
+        let mut client = connect_and_ask_in_time(&service);
+        client.send("GET / HTTP/1.1\r\n").unwrap();
+        std::thread::sleep(SHORT / 4);
+        let sent = client.send("Host: test\r\n\r\n");
+        if sent.and_then(|()| client.response()).is_err() {
+            return false;
+        }
+        std::thread::sleep(SHORT / 4);
+        let sent = Instant::now();
+        client.send("GET").unwrap();
+        let elapsed = closed_after(&mut client, sent);
+        assert!(elapsed >= SHORT, "{elapsed:?}");
+        true
+    });
     service.drain.start();
     service.end();
 }
