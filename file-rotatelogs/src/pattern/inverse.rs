@@ -22,9 +22,14 @@ pub(super) struct Search<'a> {
 
 impl Search<'_> {
     pub(super) fn find(&self, path: &[u8]) -> Option<i64> {
-        let mut renderings = 0;
+        let (mut looks, mut renderings) = (0, 0);
         Reader::new(Some(self.zone)).read(&self.pattern.items, path, &mut |values| {
             self.candidates(values)
+                .take_while(|_| {
+                    looks += 1;
+                    looks <= MOST_LOOKS
+                })
+                .filter(|&(instant, _)| self.has_zone(instant, values))
                 .take(MOST_TIMES)
                 .take_while(|_| {
                     renderings += 1;
@@ -64,6 +69,21 @@ impl Search<'_> {
                 Box::new(shown.chain(called.take(1)))
             }
         }
+    }
+
+    /// Tells whether the zone has the shown offset and name at an instant, as far as can be
+    /// told without rendering them.
+    fn has_zone(&self, instant: i64, values: &Values) -> bool {
+        let there = self.zone.at(instant);
+        let minutes = i64::from(there.offset().seconds() / 60);
+        let has_offset = values
+            .get(Field::Offset)
+            .is_none_or(|shown| shown == UNTOLD || shown == minutes);
+        let has_name = values.get(Field::ZoneName).is_none_or(|shown| {
+            let index = usize::try_from(shown).unwrap_or(usize::MAX);
+            self.zone.names().nth(index) == Some(there.abbreviation())
+        });
+        has_offset && has_name
     }
 
     fn renders(&self, instant: i64, local: i64, nanos: u32, path: &[u8]) -> bool {
@@ -272,12 +292,13 @@ impl<'a> Reader<'a> {
             }
             &Item::Field { field, least, most } => {
                 for length in (least..=most.min(extent(field, text))).rev() {
-                    let Some(value) = value(field, &text[..length]) else {
+                    let value = match field {
+                        Field::ZoneName => self.zone_name(&text[..length]),
+                        _ => value(field, &text[..length]),
+                    };
+                    let Some(value) = value else {
                         continue;
                     };
-                    if field == Field::ZoneName && !self.is_zone_name(&text[..length]) {
-                        continue;
-                    }
                     let before = self.values.numbers[field as usize];
                     if before.is_some_and(|before| !agree(field, before, value)) {
                         continue;
@@ -296,29 +317,30 @@ impl<'a> Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn is_zone_name(&self, text: &[u8]) -> bool {
-        let text = text.trim_ascii_start();
-        self.zone.is_none_or(|zone| {
-            zone.names().any(|name| {
-                let name = name.as_bytes();
-                let pad = text.len().saturating_sub(name.len());
-                text[pad..].eq_ignore_ascii_case(name)
-            })
-        })
+    /// Returns which of the zone's names it is.
+    fn zone_name(&self, text: &[u8]) -> Option<i64> {
+        let Some(zone) = self.zone else {
+            return Some(0);
+        };
+        let index = zone.names().position(|name| {
+            let pad = text.len().saturating_sub(name.len());
+            padding(text) >= pad && text[pad..].eq_ignore_ascii_case(name.as_bytes())
+        });
+        index.and_then(|index| i64::try_from(index).ok())
     }
 }
 
-/// Two directives may show one fraction to different lengths, and one zone's name means
-/// nothing here: rendering decides about them.
+/// Two directives may show one fraction or one offset to different lengths: rendering
+/// decides about them.
 fn agree(field: Field, before: i64, value: i64) -> bool {
     matches!(field, Field::Fraction | Field::Offset | Field::ZoneName) || before == value
 }
 
 fn merge(field: Field, before: Option<i64>, value: i64) -> i64 {
-    if field == Field::Fraction {
-        value.max(before.unwrap_or(0))
-    } else {
-        value
+    match (field, before) {
+        (Field::Fraction, Some(before)) => value.max(before),
+        (Field::Offset, Some(before)) if value == UNTOLD => before,
+        _ => value,
     }
 }
 
@@ -353,15 +375,28 @@ fn value(field: Field, text: &[u8]) -> Option<i64> {
             let parts = text[sign + 1..].split(|&byte| byte == b':');
             let plain = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
             let whole = parts.skip(1).all(|part| part.len() == 2) && !text.contains(&b' ');
-            (whole || plain(&text[sign + 1..])).then_some(0)
+            (whole || plain(&text[sign + 1..])).then(|| minutes(text).unwrap_or(UNTOLD))
         }
-        Field::ZoneName => Some(0),
         Field::Fraction => {
             let digits = &text[..text.len().min(9)];
             let number: i64 = number(digits)?;
             Some(number * 10_i64.pow(9 - u32::try_from(digits.len()).ok()?))
         }
         _ => number(text).filter(|&number| (least(field)..=most(field)).contains(&number)),
+    }
+}
+
+/// Reads an offset in one of its usual forms: +hhmm, +hh:mm.
+fn minutes(text: &[u8]) -> Option<i64> {
+    let (sign, hours, minutes) = match text {
+        [sign, h1, h2, m1, m2] | [sign, h1, h2, b':', m1, m2] => (sign, [*h1, *h2], [*m1, *m2]),
+        _ => return None,
+    };
+    let amount = number(&hours)? * 60 + number(&minutes)?;
+    match sign {
+        b'+' => Some(amount),
+        b'-' => Some(-amount),
+        _ => None,
     }
 }
 
@@ -426,6 +461,12 @@ const MOST_RENDERINGS: usize = 20_000;
 
 /// A year of four times a day: where the zone is shown, one of them has it.
 const MOST_TIMES: usize = 4 * 366;
+
+/// Four times a day of all the years that a name without one may be of.
+const MOST_LOOKS: usize = 4 * 366 * 41;
+
+/// An offset that only rendering can decide about.
+const UNTOLD: i64 = i64::MAX;
 
 /// Farther from 1970 than any time that has a date, in seconds.
 const FARTHEST: i64 = 1_000_000_000_000;

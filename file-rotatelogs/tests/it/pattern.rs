@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use file_rotatelogs::{Clock, Pattern};
 use proptest::prelude::*;
 
-use crate::support::{Hands, at, utc, zone};
+use crate::support::{Hands, at, leave_out, utc, zone};
 
 fn pattern(text: &str) -> Pattern {
     Pattern::new(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
@@ -424,4 +424,29 @@ fn days_of_an_iso_year_that_lie_in_the_next_or_the_last_are_known() {
         assert_eq!(time, Some(at(date)), "{name}");
     }
     assert!(pattern.parse(Path::new("a.2021-W53-1"), &clock).is_none());
+}
+
+#[test]
+fn offset_and_zone_of_long_ago_are_known_in_names_without_a_year() {
+    // +0400 for the last time in October 2014, MSD in summers until 2010.
+    let Ok(moscow) = Clock::zone("Europe/Moscow") else {
+        return leave_out("no time zone database");
+    };
+    let clock = Hands::at(utc(2026, 11, 22, 0, 0, 0)).on(moscow);
+    for (text, path, is_known) in [
+        ("a.%m%z", "a.10+0400", true),
+        ("a.%m%:z", "a.10+04:00", true),
+        ("a.%H%z", "a.14+0400", true),
+        ("a.%z", "a.+0400", true),
+        ("a.%m%z", "a.12+0300", true),
+        ("a.%m%Z", "a.07MSD", true),
+        ("a.%H%Z", "a.23MSK", true),
+        ("a.%m%Z", "a.01MSD", false),
+        ("a.%m%z", "a.10-0400", false),
+        ("a.%m%z", "a.10+0330", false),
+        ("a.%H%Z", "a.14UTC", false),
+    ] {
+        let parsed = pattern(text).parse(Path::new(path), &clock);
+        assert_eq!(parsed.is_some(), is_known, "{text} {path}");
+    }
 }
