@@ -354,6 +354,23 @@ fn no_file_is_made_without_a_line_unless_asked_for() {
 }
 
 #[test]
+fn input_that_cannot_be_read_is_told() {
+    let scratch = Scratch::with_programs();
+    let mut command = Command::new(PROGRAM);
+    command
+        .arg(scratch.join("a.log"))
+        .stdin(fs::File::open(scratch.path()).unwrap())
+        .stderr(Stdio::piped());
+    let output = start(&mut command).wait_with_output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        message.starts_with("rotatelogs: cannot read standard input: "),
+        "{message}"
+    );
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn echo_copies_the_lines_and_stops_when_nobody_reads() {
     let scratch = Scratch::with_programs();
     let output = run(scratch.path(), &["-e", "a.log"], "one\ntwo");

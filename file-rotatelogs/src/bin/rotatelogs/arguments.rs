@@ -12,8 +12,8 @@ pub(crate) struct Arguments {
     /// What the files are called: a path with strftime directives such as %Y %m %d %H
     ///
     /// Without a directive it is followed, as in Apache's, by a dot and the second since
-    /// 1970 at which the file nominally begins, if ROTATION is given; else by nothing, and
-    /// by .1, .2 and so on where --size makes more than one.
+    /// 1970 at which the file nominally begins, if ROTATION is given without -t or -n; else
+    /// by nothing, and by .1, .2 and so on where --size makes more than one.
     #[arg(value_name = "LOGFILE")]
     logfile: PathBuf,
 
@@ -328,7 +328,8 @@ Directives: %Y year, %m month, %d day, %H hour, %M minute, %S second, %j day of 
   %a %b names of day and month, %G-%V ISO week, %s seconds since 1970, %z %Z time zone,
   %% a percent sign, and the others of strftime(3).
 
-Exit status: 0 if all lines were written, 1 if not or on errors, 2 for wrong arguments.";
+Exit status: 0 if all lines were written; 2 if LOGFILE is missing or an option or its value
+  is unknown; 1 if lines were lost and on all other errors.";
 
 #[cfg(test)]
 mod tests {

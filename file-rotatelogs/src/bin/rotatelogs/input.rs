@@ -120,7 +120,10 @@ impl<'a> Input<'a> {
             Ok(0) => self.ended = true,
             Ok(length) => self.filled += length,
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                let told = format!("cannot read standard input: {error}");
+                return Err(io::Error::new(error.kind(), told));
+            }
         }
         Ok(())
     }
