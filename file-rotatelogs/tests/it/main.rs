@@ -9,6 +9,7 @@ mod allocator;
 mod child;
 mod compression;
 mod cost;
+mod disk;
 mod faults;
 mod link;
 mod non_blocking;
