@@ -97,23 +97,18 @@ impl RotationLock {
         }
     }
 
-    /// Opens the file, to write or only to read. What somebody has put in its place is not
-    /// written to, nor waited for: a link that leads elsewhere, a pipe.
+    /// Opens the file, to write or only to read. Neither is a link followed that somebody
+    /// has put in its place, nor a pipe waited for.
     fn open_as(&self, write: bool) -> io::Result<File> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = OpenOptions::new()
+        OpenOptions::new()
             .read(true)
             .write(write)
             .create(write)
             .truncate(false)
             .mode(0o644)
             .custom_flags(i32::try_from(flags.bits()).unwrap_or(0))
-            .open(&self.path)?;
-        if file.metadata()?.is_file() {
-            Ok(file)
-        } else {
-            Err(io::Error::from(io::ErrorKind::InvalidInput))
-        }
+            .open(&self.path)
     }
 }
 

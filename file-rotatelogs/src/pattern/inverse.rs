@@ -337,10 +337,10 @@ fn agree(field: Field, before: i64, value: i64) -> bool {
 }
 
 fn merge(field: Field, before: Option<i64>, value: i64) -> i64 {
-    match (field, before) {
-        (Field::Fraction, Some(before)) => value.max(before),
-        (Field::Offset, Some(before)) if value == UNTOLD => before,
-        _ => value,
+    if field == Field::Fraction {
+        value.max(before.unwrap_or(0))
+    } else {
+        value
     }
 }
 

@@ -5,10 +5,10 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::Command;
 
-use file_rotatelogs::{Clock, ErrorPolicy, NonBlocking, RotateLogs};
+use file_rotatelogs::{Clock, Compression, ErrorPolicy, NonBlocking, RotateLogs};
 
 use crate::child::{Child, Start};
-use crate::support::{DAY, Events, Hands, Scratch, contents, need, run, utc, wait_until};
+use crate::support::{DAY, Events, Hands, PATIENCE, Scratch, contents, need, run, utc, wait_until};
 
 /// Writes until the disk is full, has room made, and writes on.
 fn fill_and_recover(directory: &Path, make_room: impl Fn(), child: &mut Child, policy: &str) {
@@ -212,6 +212,33 @@ fn full_disk_keeps_the_old_file_when_there_is_no_room_for_the_next() {
     assert_eq!(logs.lost(), 0);
     assert_eq!(events.count("cannot rotate"), 1, "{:?}", events.all());
     assert_eq!(events.count("can rotate"), 1, "{:?}", events.all());
+    drop(logs);
+}
+
+#[test]
+fn half_of_a_compressed_file_takes_no_room_on_a_full_disk() {
+    let Some(mount) = Mount::new("size=256k") else {
+        return;
+    };
+    // Not to be made smaller.
+    let mut state = 1_u32;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    })
+    .take(200 * 1024)
+    .collect();
+    let path = mount.0.join("a.2020");
+    fs::write(&path, &noise).unwrap();
+    let events = Events::default();
+    let logs = events
+        .of(RotateLogs::builder(mount.0.join("a.%Y")).compress(Compression::Gzip))
+        .build()
+        .unwrap();
+    assert!(logs.wait_for_housekeeping(PATIENCE));
+    assert_eq!(events.count("cannot compress"), 1, "{:?}", events.all());
+    assert!(!mount.0.join(".a.2020.gz.tmp").exists());
+    assert_eq!(contents(&path), noise);
     drop(logs);
 }
 

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use file_rotatelogs::{Clock, RotateLogs};
 
@@ -257,6 +258,24 @@ fn directory_that_cannot_be_listed_is_told_as_the_limits_cannot_hold() {
         "{events}"
     );
     assert_eq!(names(&directory).len(), 1);
+}
+
+#[test]
+fn lock_that_is_another_users_holds_up_a_rotation_all_the_same() {
+    let scratch = Scratch::with_programs();
+    let directory = shared(&scratch);
+    let lock = fs::File::create(directory.join(".a.log.lock")).unwrap();
+    set_mode(&directory.join(".a.log.lock"), 0o444);
+    let mut child = start_as_user();
+    let log = format!("pattern={}/a.log", directory.to_str().unwrap());
+    child.open(&[&log]).unwrap();
+    lock.lock().unwrap();
+    let begun = Instant::now();
+    child.tell("rotate").unwrap();
+    // It waits for a second, by a clock that may be late.
+    let waited = begun.elapsed();
+    assert!(waited > Duration::from_millis(900), "{waited:?}");
+    assert_eq!(names(&directory), ["a.log", "a.log.1"]);
 }
 
 #[test]

@@ -454,6 +454,7 @@ fn callback_may_write_to_the_queue_though_it_is_full() {
     let in_callback = Arc::clone(&queue);
     let (called, is_called) = mpsc::channel();
     let (filled, is_filled) = mpsc::channel();
+    let (refused, is_refused) = mpsc::channel();
     let is_filled = Mutex::new(is_filled);
     let logs = RotateLogs::builder(scratch.join("a.log"))
         .lazy(true)
@@ -462,8 +463,10 @@ fn callback_may_write_to_the_queue_though_it_is_full() {
             is_filled.lock().unwrap().recv_timeout(PATIENCE).unwrap();
             let mut log = in_callback.get().unwrap();
             writeln!(log, "{}", event.to_string().split(' ').next().unwrap()).unwrap();
-            // Nobody else could write what this would wait for.
-            assert_eq!(log.flush().unwrap_err().kind(), ErrorKind::Deadlock);
+            // Nobody else could write what these would wait for.
+            refused.send(log.flush().unwrap_err().kind()).unwrap();
+            let error = log.close(Duration::MAX).unwrap_err();
+            refused.send(error.kind()).unwrap();
         })
         .build()
         .unwrap();
@@ -474,6 +477,7 @@ fn callback_may_write_to_the_queue_though_it_is_full() {
     writeln!(&log, "123456789").unwrap();
     filled.send(()).unwrap();
     log.flush_within(PATIENCE).unwrap();
-    log.close(PATIENCE).unwrap();
     assert_eq!(lines(&scratch, "a.log"), ["first", "123456789", "opened"]);
+    let kinds: Vec<ErrorKind> = is_refused.try_iter().collect();
+    assert_eq!(kinds, [ErrorKind::Deadlock; 2]);
 }

@@ -2,9 +2,10 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
-use file_rotatelogs::{Builder, Clock, Compression, RotateLogs};
+use file_rotatelogs::{Builder, Clock, Compression, Event, RotateLogs};
 
 use crate::support::{DAY, Events, HOUR, Hands, PATIENCE, Scratch, names, utc, wait_until, zone};
 
@@ -319,6 +320,40 @@ fn directories_of_the_pattern_go_when_they_are_empty() {
         "nothing was removed from there"
     );
     assert!(scratch.join("logs/xxxx/12").exists());
+}
+
+#[test]
+fn file_in_the_place_of_a_directory_is_left_alone_and_no_failure() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.join("2020")).unwrap();
+    fs::write(scratch.join("2020/app"), "another's").unwrap();
+    let events = Events::default();
+    let logs =
+        build_and_wait(events.of(RotateLogs::builder(scratch.join("%Y/app/a.log")).max_files(1)));
+    assert_eq!(events.count("cannot"), 0, "{:?}", events.all());
+    assert_eq!(fs::read(scratch.join("2020/app")).unwrap(), b"another's");
+    drop(logs);
+}
+
+#[test]
+fn waiting_for_the_housekeeping_tells_when_it_is_not_done() {
+    let scratch = Scratch::new();
+    put(scratch.path(), &["a.2020"], 1);
+    let (done, is_done) = mpsc::channel::<()>();
+    let is_done = Mutex::new(is_done);
+    let logs = RotateLogs::builder(scratch.join("a.%Y"))
+        .max_files(1)
+        .on_event(move |event| {
+            if matches!(event, Event::Removed { .. }) {
+                let _ = is_done.lock().unwrap().recv_timeout(PATIENCE);
+            }
+        })
+        .build()
+        .unwrap();
+    assert!(!logs.wait_for_housekeeping(Duration::from_millis(1)));
+    drop(done);
+    assert!(logs.wait_for_housekeeping(PATIENCE));
+    assert_eq!(names(scratch.path()).len(), 1);
 }
 
 #[test]
