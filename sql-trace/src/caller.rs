@@ -95,10 +95,11 @@ fn is_passed_through(function: &str) -> bool {
 }
 
 /// Whether a file is one of the standard library, of a crate that cargo
-/// fetched, or of this one. What was inlined may have no more than a short name
-/// of its function.
+/// fetched, of this one, or in another language. What was inlined may have no
+/// more than a short name of its function.
 fn is_of_a_library(file: &str) -> bool {
-    file.starts_with(concat!(env!("CARGO_MANIFEST_DIR"), "/src/"))
+    !file.ends_with(".rs")
+        || file.starts_with(concat!(env!("CARGO_MANIFEST_DIR"), "/src/"))
         || ["/rustc/", "/registry/src/", "/git/checkouts/"]
             .iter()
             .any(|fetched| file.contains(fetched))
@@ -129,6 +130,24 @@ mod tests {
             "main",
         ] {
             assert!(!is_passed_through(function), "{function}");
+        }
+    }
+
+    #[test]
+    fn files_of_libraries_are_passed_through() {
+        for file in [
+            "/rustc/0123456789abcdef/library/std/src/rt.rs",
+            "/home/me/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/anyhow-1.0.0/src/lib.rs",
+            "/home/me/.cargo/git/checkouts/anyhow-0123456789abcdef/0123456/src/lib.rs",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/src/span.rs"),
+            // Where threads begin, if the C library's debugging symbols are installed.
+            "./nptl/pthread_create.c",
+            "../sysdeps/unix/sysv/linux/x86_64/clone3.S",
+        ] {
+            assert!(is_of_a_library(file), "{file}");
+        }
+        for file in ["src/main.rs", "/home/me/app/src/users.rs"] {
+            assert!(!is_of_a_library(file), "{file}");
         }
     }
 }
