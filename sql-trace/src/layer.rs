@@ -170,19 +170,19 @@ where
         let this = self.project();
         let mut response = ready!(this.future.poll(cx))?;
         response.extensions_mut().insert(this.stats.clone());
-        let stats = this.stats.clone();
-        Poll::Ready(Ok(response.map(|body| QueryStatsBody { body, stats })))
+        Poll::Ready(Ok(response.map(|body| QueryStatsBody {
+            body: this.stats.hold(body),
+        })))
     }
 }
 
 pin_project! {
-    /// The response body of [`QueryStatsService`], polled in its request's
-    /// scope.
+    /// The response body of [`QueryStatsService`], polled and dropped in its
+    /// request's scope.
     #[derive(Debug)]
     pub struct QueryStatsBody<B> {
         #[pin]
-        body: B,
-        stats: QueryStats,
+        body: InScope<B>,
     }
 }
 
@@ -194,16 +194,14 @@ impl<B: Body> Body for QueryStatsBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        let _entered = this.stats.enter();
-        this.body.poll_frame(cx)
+        self.project().body.poll_held(|body| body.poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.get().is_some_and(B::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.get().map(B::size_hint).unwrap_or_default()
     }
 }

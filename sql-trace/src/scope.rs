@@ -124,8 +124,13 @@ impl QueryStats {
     /// Runs a future in this scope. A task that it spawns is not in it, unless
     /// that is run in the scope as well.
     pub fn run<F: Future>(&self, future: F) -> InScope<F> {
+        self.hold(future)
+    }
+
+    /// Keeps something that is polled in this scope.
+    pub(crate) fn hold<F>(&self, held: F) -> InScope<F> {
         InScope {
-            future,
+            held: Some(held),
             stats: self.clone(),
         }
     }
@@ -319,12 +324,40 @@ impl fmt::Debug for QueryStats {
 
 pin_project! {
     /// A future that runs in a scope; made by [`QueryStats::run`].
+    ///
+    /// If it is dropped before its end, that happens in the scope as well, so
+    /// that what it leaves undone is told with the scope's name.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless they are polled"]
     pub struct InScope<F> {
+        // Taken out by the drop alone.
         #[pin]
-        future: F,
+        held: Option<F>,
         stats: QueryStats,
+    }
+
+    impl<F> PinnedDrop for InScope<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let _entered = this.stats.enter();
+            this.held.set(None);
+        }
+    }
+}
+
+impl<F> InScope<F> {
+    pub(crate) fn get(&self) -> Option<&F> {
+        self.held.as_ref()
+    }
+
+    /// Polls what is held, in the scope.
+    pub(crate) fn poll_held<T>(
+        self: Pin<&mut Self>,
+        poll: impl FnOnce(Pin<&mut F>) -> Poll<T>,
+    ) -> Poll<T> {
+        let this = self.project();
+        let _entered = this.stats.enter();
+        this.held.as_pin_mut().map_or(Poll::Pending, poll)
     }
 }
 
@@ -332,8 +365,6 @@ impl<F: Future> Future for InScope<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let _entered = this.stats.enter();
-        this.future.poll(cx)
+        self.poll_held(|future| future.poll(cx))
     }
 }

@@ -1,20 +1,21 @@
 //! One request, one story.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::{Ready, pending, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, poll_immediate};
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use sql_trace::sqlite::SqlitePool;
 use sql_trace::{Event, Op, QueryStats, QueryStatsLayer, Tracer, trace_scope, writer};
 use sqlx::{Executor, SqlSafeStr};
+use tokio::sync::Notify;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -81,6 +82,36 @@ async fn scope_names_the_request_in_each_event() {
     );
     assert_eq!(stats.id(), "r1");
     assert_eq!(stats.statements(), 1, "the transaction is no statement");
+}
+
+#[tokio::test]
+async fn request_that_is_given_up_is_named_by_what_it_leaves() {
+    let told = Told::default();
+    let pool = pool(told.tracer()).await;
+    told.take();
+    let stats = trace_scope("r1");
+    let begun = Notify::new();
+    tokio::select! {
+        biased;
+        () = stats.run(async {
+            let mut transaction = pool.begin().await.unwrap();
+            (&mut *transaction).execute("SELECT 1").await.unwrap();
+            begun.notify_one();
+            pending().await
+        }) => {}
+        () = begun.notified() => {}
+    }
+    let r1 = || Some("r1".to_owned());
+    let ops = [Op::Acquire, Op::Begin, Op::Exec, Op::Rollback];
+    assert_eq!(told.take(), ops.map(|op| (op, r1())));
+    let _held = pool.acquire().await.unwrap();
+    told.take();
+    let waited = stats.acquire();
+    let waiting = stats.run(pool.begin());
+    assert!(poll_immediate(waiting).await.is_none(), "there is none");
+    assert_eq!(told.take(), [(Op::Acquire, r1())]);
+    assert!(stats.acquire() > waited, "and it is counted");
+    assert!(QueryStats::current().is_none());
 }
 
 #[tokio::test]
@@ -366,6 +397,39 @@ async fn layer_counts_the_statements_of_each_request() {
     let second = second.extensions().get::<QueryStats>().unwrap();
     assert_eq!(second.statements(), 2, "a request starts from nothing");
     assert!(second.id().parse::<u64>().is_ok(), "numbered");
+}
+
+#[tokio::test]
+async fn body_that_is_given_up_is_named_by_what_it_leaves() {
+    #[derive(Clone)]
+    struct Begins(SqlitePool);
+    impl Service<Request<()>> for Begins {
+        type Response = Response<Page>;
+        type Error = Infallible;
+        type Future = Ready<Result<Response<Page>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<()>) -> Self::Future {
+            let pool = self.0.clone();
+            ready(Ok(Response::new(Page(Box::pin(async move {
+                drop(pool.begin().await);
+            })))))
+        }
+    }
+    let told = Told::default();
+    let pool = pool(told.tracer()).await;
+    let _held = pool.acquire().await.unwrap();
+    told.take();
+    let mut app = QueryStatsLayer::new().layer(Begins(pool.clone()));
+    let request = Request::builder().header("x-request-id", "7f3a");
+    let response = app.call(request.body(()).unwrap()).await.unwrap();
+    let mut body = response.into_body();
+    assert!(poll_immediate(body.frame()).await.is_none(), "it waits");
+    drop(body);
+    assert_eq!(told.take(), [(Op::Acquire, Some("7f3a".to_owned()))]);
 }
 
 #[tokio::test]
