@@ -84,6 +84,14 @@ impl<DB: Database> Hooks<DB> {
         options
     }
 
+    /// Whether both are ours to set.
+    pub(crate) fn are_ours(&self) -> bool {
+        matches!(
+            (&self.after_connect, &self.before_acquire),
+            (Hook::Ours(_), Hook::Ours(_))
+        )
+    }
+
     /// Sets our hooks, where they are ours to set.
     pub(crate) fn install(
         self,
@@ -91,21 +99,20 @@ impl<DB: Database> Hooks<DB> {
         subject: &Arc<Subject>,
     ) -> PoolOptions<DB> {
         let roster = Arc::new(Roster::new(options.get_max_connections()));
-        let mut complete = true;
         match self.after_connect {
             Hook::Ours(theirs) => {
                 let hook = after_connect::<DB>(Arc::clone(subject), Arc::clone(&roster), theirs);
                 options = options.after_connect(hook);
             }
-            Hook::Theirs => complete = false,
+            Hook::Theirs => {}
         }
         match self.before_acquire {
             Hook::Ours(theirs) => {
                 options = options.before_acquire(before_acquire::<DB>(roster, theirs));
             }
-            Hook::Theirs => complete = false,
+            Hook::Theirs => {}
         }
-        if !complete {
+        if !subject.hooked {
             subject.tell_untraced(
                 "hooks set by TracedPoolOptions::configure hide the opening of connections",
                 None,

@@ -264,6 +264,7 @@ impl<DB: TraceDatabase> TracedPoolOptions<DB> {
     ) -> (PoolOptions<DB>, Arc<Subject>) {
         let tracer = self.tracer.unwrap_or_else(default_tracer);
         let mut subject = Subject::new(tracer, DB::target(options));
+        subject.hooked = self.hooks.are_ours();
         subject.watchdog = self
             .still_running
             .map(|threshold| Watchdog::start(subject.teller().clone(), threshold));

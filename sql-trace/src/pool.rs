@@ -58,8 +58,9 @@ impl<DB: TraceDatabase> TracedPool<DB> {
     /// Traces what is done through the handle that is returned, on a pool that
     /// exists already.
     ///
-    /// The opening of its connections is not seen, nor can they be told apart;
-    /// [`TracedPoolOptions`] makes pools that have both.
+    /// The opening of its connections is not seen, nor can they be told apart,
+    /// nor can the wait for one from the `BEGIN` of a transaction, which is told
+    /// with it; [`TracedPoolOptions`] makes pools that have all three.
     pub fn new(pool: Pool<DB>, tracer: impl Tracer) -> Self {
         let target = DB::target(&pool.connect_options());
         Self::of(pool, Arc::new(Subject::new(tracer.shared(), target)))
@@ -274,7 +275,9 @@ impl<DB: TraceDatabase> Shared<DB> {
 }
 
 /// A wait for a connection and the `BEGIN` that follows it, in one future of
-/// sqlx. The pool's hooks tell where the one ends and the other begins.
+/// sqlx. The pool's hooks tell where the one ends and the other begins; without
+/// them all of it is the `BEGIN`, unless the error says that it never came to
+/// that.
 struct Halves<'a> {
     subject: &'a Subject,
     wait: Wait,
@@ -287,7 +290,7 @@ impl Halves<'_> {
         let outcome = match result {
             Ok(()) => Outcome::Ok,
             Err(e) => {
-                if self.wait.had().is_none() {
+                if self.subject.hooked && self.wait.had().is_none() {
                     self.wait.tell_if_failed_open(self.subject, e);
                 }
                 Outcome::Err(Failure::new(e))
@@ -307,24 +310,28 @@ impl Halves<'_> {
             elapsed: Some(elapsed),
             ..Event::plain(op, &self.subject.target, outcome)
         };
-        match self.wait.had() {
-            Some(had) => {
-                let waited = had.saturating_duration_since(started);
-                self.finish_one(&event(Op::Acquire, waited, Outcome::Ok));
-                self.finish_one(&Event {
-                    statement: self.statement.as_ref().map(SqlStr::as_str),
-                    ..event(Op::Begin, now.saturating_duration_since(had), outcome)
-                });
-            }
-            None => {
-                let op = match outcome {
-                    Outcome::Ok => Op::Begin,
-                    _ => Op::Acquire,
-                };
-                let waited = now.saturating_duration_since(started);
-                self.finish_one(&event(op, waited, outcome));
-            }
-        }
+        let begin = |elapsed, outcome| Event {
+            statement: self.statement.as_ref().map(SqlStr::as_str),
+            ..event(Op::Begin, elapsed, outcome)
+        };
+        let Some(had) = self.wait.had() else {
+            let waited = now.saturating_duration_since(started);
+            let is_acquire = match outcome {
+                Outcome::Ok => false,
+                Outcome::Err(failure) => {
+                    self.subject.hooked
+                        || matches!(failure.error(), Error::PoolTimedOut | Error::PoolClosed)
+                }
+                _ => self.subject.hooked,
+            };
+            return self.finish_one(&match is_acquire {
+                true => event(Op::Acquire, waited, outcome),
+                false => begin(waited, outcome),
+            });
+        };
+        let waited = had.saturating_duration_since(started);
+        self.finish_one(&event(Op::Acquire, waited, Outcome::Ok));
+        self.finish_one(&begin(now.saturating_duration_since(had), outcome));
     }
 
     fn finish_one(&self, event: &Event<'_>) {

@@ -12,6 +12,8 @@ use crate::watchdog::Watchdog;
 #[derive(Debug)]
 pub(crate) struct Subject {
     teller: Teller,
+    /// Whether the pool's hooks tell when it has a connection.
+    pub(crate) hooked: bool,
     pub(crate) watchdog: Option<Watchdog>,
     #[cfg(feature = "sqlite")]
     pub(crate) plans: Option<crate::plan::Plans>,
@@ -23,6 +25,7 @@ impl Subject {
     pub(crate) fn new(tracer: SharedTracer, target: Target) -> Self {
         Self {
             teller: Teller { tracer, target },
+            hooked: false,
             watchdog: None,
             #[cfg(feature = "sqlite")]
             plans: None,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sql_trace::sqlite::{SqlitePool, SqlitePoolOptions};
-use sql_trace::{Event, Op, Outcome, TracedPoolOptions, Tracer};
+use sql_trace::{Event, Op, Outcome, TracedPool, TracedPoolOptions, Tracer};
 use sqlx::pool::PoolOptions;
 use sqlx::{Executor, Postgres, Sqlite};
 
@@ -127,6 +127,48 @@ async fn server_that_is_not_there_is_told_by_the_kind_of_error_alone() {
         told.take(),
         [(Op::Open, None, kind.clone()), (Op::Acquire, None, kind)]
     );
+}
+
+#[tokio::test]
+async fn beginning_on_a_pool_made_elsewhere_is_told_whole() {
+    let recorder = Recorder::default();
+    let made = |timeout: u64| {
+        let raw = PoolOptions::<Sqlite>::new()
+            .max_connections(1)
+            .acquire_timeout(Duration::from_millis(timeout));
+        TracedPool::new(
+            raw.connect_lazy("sqlite::memory:").unwrap(),
+            recorder.tracer(),
+        )
+    };
+    let pool = made(60_000);
+    pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    assert_eq!(
+        recorder.lines(),
+        ["Begin: BEGIN IMMEDIATE (T)", "Rollback; on drop (T)"]
+    );
+    recorder.clear();
+    // Nobody knows that a connection could not be opened.
+    pool.begin_with("BEGIN LATER").await.unwrap_err();
+    assert_eq!(
+        recorder.lines(),
+        [r#"Begin: BEGIN LATER; err = "SQLite 1" (T)"#]
+    );
+    pool.close().await;
+    recorder.clear();
+    pool.begin().await.unwrap_err();
+    assert_eq!(recorder.lines(), [r#"Acquire; err = "pool closed" (T)"#]);
+
+    let impatient = made(50);
+    // Opening may take longer than that.
+    let _held = loop {
+        if let Ok(connection) = impatient.acquire().await {
+            break connection;
+        }
+    };
+    recorder.clear();
+    impatient.begin().await.unwrap_err();
+    assert_eq!(recorder.lines(), [r#"Acquire; err = "pool timed out" (T)"#]);
 }
 
 #[tokio::test]
