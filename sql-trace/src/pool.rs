@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_core::future::BoxFuture;
-use sqlx::pool::PoolConnection;
+use sqlx::pool::{CloseEvent, PoolConnection, PoolOptions};
 use sqlx::{Acquire, Connection, Error, Pool, SqlSafeStr, SqlStr, Transaction};
 
 use crate::acquire::Acquire as Wait;
@@ -171,21 +171,39 @@ impl<DB: TraceDatabase> TracedPool<DB> {
     ///
     /// As [`sqlx::Pool::try_begin`].
     pub async fn try_begin(&self) -> Result<Option<TracedTransaction<'static, DB>>, Error> {
-        let mut operation = Operation::begin(&self.0.subject, Op::Begin, None);
-        let result = self.0.pool.try_begin().await;
-        if let Ok(None) = result {
-            operation.forget();
-        }
-        operation.finish(result.as_ref().map(drop));
-        Ok(result?.map(|raw| self.0.transaction(raw, None)))
+        self.0.try_begin(self.0.pool.try_begin(), None).await
     }
 
-    /// Closes the pool and waits until its connections are closed, told as one
-    /// [`Op::Close`].
-    pub async fn close(&self) {
+    /// Begins a transaction with a statement of your own if a connection is
+    /// idle.
+    ///
+    /// # Errors
+    ///
+    /// As [`sqlx::Pool::try_begin_with`].
+    pub async fn try_begin_with(
+        &self,
+        statement: impl SqlSafeStr,
+    ) -> Result<Option<TracedTransaction<'static, DB>>, Error> {
+        let statement = statement.into_sql_str();
+        let begin = self.0.pool.try_begin_with(statement.clone());
+        self.0.try_begin(begin, Some(statement)).await
+    }
+
+    /// Closes the pool, from this call on; the future waits until its
+    /// connections are closed, and is told as one [`Op::Close`].
+    pub fn close(&self) -> impl Future<Output = ()> + '_ {
         let mut operation = Operation::begin(&self.0.subject, Op::Close, None);
-        self.0.pool.close().await;
-        operation.finish(Ok(()));
+        let closing = self.0.pool.close();
+        async move {
+            closing.await;
+            operation.finish(Ok(()));
+        }
+    }
+
+    /// A future that is ready when the pool is closed.
+    #[must_use]
+    pub fn close_event(&self) -> CloseEvent {
+        self.0.pool.close_event()
     }
 
     /// Whether the pool is closed.
@@ -204,6 +222,12 @@ impl<DB: TraceDatabase> TracedPool<DB> {
     #[must_use]
     pub fn num_idle(&self) -> usize {
         self.0.pool.num_idle()
+    }
+
+    /// The options of the pool.
+    #[must_use]
+    pub fn options(&self) -> &PoolOptions<DB> {
+        self.0.pool.options()
     }
 
     /// The options new connections are opened with.
@@ -263,6 +287,22 @@ impl<DB: TraceDatabase> Shared<DB> {
         let result = halves.wait.run(begin).await;
         halves.finish(result.as_ref().map(drop));
         Ok((result?, halves.wait))
+    }
+
+    /// Runs one of sqlx's two ways to begin a transaction if a connection is
+    /// idle, and tells of it if one was.
+    async fn try_begin(
+        &self,
+        begin: impl Future<Output = Result<Option<Transaction<'static, DB>>, Error>>,
+        statement: Option<SqlStr>,
+    ) -> Result<Option<TracedTransaction<'static, DB>>, Error> {
+        let mut operation = Operation::begin(&self.subject, Op::Begin, None).statement(statement);
+        let result = begin.await;
+        if let Ok(None) = result {
+            operation.forget();
+        }
+        operation.finish(result.as_ref().map(drop));
+        Ok(result?.map(|raw| self.transaction(raw, None)))
     }
 
     fn transaction(

@@ -346,6 +346,7 @@ pin_project! {
 }
 
 impl<F> InScope<F> {
+    #[cfg(feature = "tower")]
     pub(crate) fn get(&self) -> Option<&F> {
         self.held.as_ref()
     }

@@ -172,6 +172,58 @@ async fn beginning_on_a_pool_made_elsewhere_is_told_whole() {
 }
 
 #[tokio::test]
+async fn pool_is_closed_from_the_call_on() {
+    let recorder = Recorder::default();
+    let options = SqlitePoolOptions::new().tracer(recorder.tracer());
+    let pool = options.connect_lazy("sqlite::memory:").unwrap();
+    let event = pool.close_event();
+    let closing = pool.close();
+    assert!(pool.is_closed());
+    event.await;
+    let error = pool.acquire().await.unwrap_err();
+    assert!(matches!(error, sqlx::Error::PoolClosed), "{error}");
+    closing.await;
+    drop(pool.close());
+    assert_eq!(
+        recorder.lines(),
+        [
+            r#"Acquire; err = "pool closed" (T)"#,
+            "Close (T)",
+            "Close; cancelled (T)",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn transaction_is_begun_with_a_statement_if_a_connection_is_idle() {
+    let recorder = Recorder::default();
+    let pool = SqlitePoolOptions::new()
+        .tracer(recorder.tracer())
+        .max_connections(1)
+        .connect_lazy("sqlite::memory:")
+        .unwrap();
+    assert_eq!(pool.options().get_max_connections(), 1);
+    let none = pool.try_begin_with("BEGIN IMMEDIATE").await.unwrap();
+    assert!(none.is_none(), "none is open");
+    assert_eq!(recorder.lines(), [""; 0]);
+    (&pool).execute("SELECT 1").await.unwrap();
+    wait_until(|| pool.num_idle() == 1).await;
+    recorder.clear();
+    let begun = pool.try_begin_with("BEGIN IMMEDIATE").await.unwrap();
+    begun.unwrap().commit().await.unwrap();
+    wait_until(|| pool.num_idle() == 1).await;
+    pool.try_begin_with("BEGIN LATER").await.unwrap_err();
+    assert_eq!(
+        recorder.lines(),
+        [
+            "Begin: BEGIN IMMEDIATE (T)",
+            "Commit (T)",
+            r#"Begin: BEGIN LATER; err = "SQLite 1" (T)"#,
+        ]
+    );
+}
+
+#[tokio::test]
 async fn connection_that_the_programs_hook_refuses_after_opening_is_not_used() {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&calls);
