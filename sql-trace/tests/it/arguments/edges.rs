@@ -8,7 +8,8 @@ use sqlx::mysql::types::{MySqlTime, MySqlTimeSign};
 use sqlx::types::Uuid;
 use sqlx::{IntoArguments, MySql, MySqlPool, Postgres, Sqlite};
 
-use super::{Bind, Case, Query, Shown, bytes, case, shown_of, text};
+use super::types::{Bind, Case, Query, bytes, case, text};
+use super::{Shown, shown_of};
 use crate::databases::Database;
 
 const NO_SQLITE: &str = "sqlite:///nonexistent/database";

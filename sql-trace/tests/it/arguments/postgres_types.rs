@@ -7,7 +7,8 @@ use sqlx::postgres::types::{Oid, PgCiText, PgLQuery, PgLTree};
 use sqlx::postgres::{PgArgumentBuffer, PgPool, PgTypeInfo};
 use sqlx::{AssertSqlSafe, Executor, Postgres, Row, Type, ValueRef};
 
-use super::{Shown, case, shown_of};
+use super::types::case;
+use super::{Shown, shown_of};
 use crate::databases::Database;
 
 /// Bytes that are bound as they are, with a type that is known when it runs.
