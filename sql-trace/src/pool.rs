@@ -236,7 +236,8 @@ impl<DB: TraceDatabase> TracedPool<DB> {
         self.0.pool.connect_options()
     }
 
-    /// Sets the options new connections are opened with.
+    /// Sets the options new connections are opened with. Events go on naming
+    /// the database that the pool was made for.
     pub fn set_connect_options(&self, options: <DB::Connection as Connection>::Options) {
         self.0.pool.set_connect_options(options);
     }
