@@ -150,6 +150,21 @@ mod tests {
     }
 
     #[test]
+    fn all_connections_of_a_large_pool_are_remembered() {
+        let t0 = Instant::now();
+        let roster = Roster::new(20);
+        // Four times as many as are open at a time.
+        for n in 0..80 {
+            roster.enter(ConnectionId(n), t0 + MS * 10 * n as u32);
+        }
+        let now = t0 + MS * 1000;
+        for n in 0..80 {
+            let found = roster.find(MS * (1000 - 10 * n as u32), now, now);
+            assert_eq!(found, Some(ConnectionId(n)));
+        }
+    }
+
+    #[test]
     fn forgotten_is_the_one_not_seen_for_longest() {
         let t0 = Instant::now();
         let births: Vec<u32> = (0..32).map(|n| n * 10).collect();

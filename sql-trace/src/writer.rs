@@ -174,3 +174,18 @@ pub(crate) fn with_line(write: impl FnOnce(&mut String)) {
         let _ = LINE.try_with(|cell| cell.set(line));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffer_of_a_long_line_is_not_kept() {
+        with_line(|line| line.push_str(&"x".repeat(1 << 20)));
+        with_line(|line| {
+            assert!(line.is_empty() && line.capacity() <= 1 << 16);
+            line.push_str("short");
+        });
+        with_line(|line| assert!(line.is_empty() && line.capacity() > 0, "that one is"));
+    }
+}

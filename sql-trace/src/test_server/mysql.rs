@@ -292,7 +292,19 @@ fn answers(stream: &mut UnixStream) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    #[test]
+    fn server_that_refuses_connections_does_not_answer_yet() {
+        // A greeting, and a packet of an error in its place.
+        for (kind, ready) in [(10, true), (0xff, false)] {
+            let (mut client, mut server) = UnixStream::pair().unwrap();
+            server.write_all(&[74, 0, 0, 0, kind]).unwrap();
+            assert_eq!(answers(&mut client).unwrap(), ready);
+        }
+    }
 
     #[test]
     fn missing_server_names_the_package() {

@@ -273,6 +273,15 @@ mod tests {
     }
 
     #[test]
+    fn server_that_recovers_does_not_answer_yet() {
+        for (kind, ready) in [(b"R", true), (b"E", false)] {
+            let (mut client, mut server) = UnixStream::pair().unwrap();
+            server.write_all(kind).unwrap();
+            assert_eq!(answers(&mut client).unwrap(), ready);
+        }
+    }
+
+    #[test]
     fn newest_version_is_taken() {
         let debian = std::env::temp_dir().join(format!("sql-trace-find-{}", std::process::id()));
         for version in ["9", "15", "13", "common"] {

@@ -127,3 +127,31 @@ fn copy_tree(from: &Path, to: &Path, account: Option<Account>) -> io::Result<()>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn template_that_another_has_made_is_left_and_nothing_beside_it() {
+        let base = std::env::temp_dir().join(format!("sql-trace-keep-{}", process::id()));
+        let [data, place] = ["data", "place"].map(|name| base.join(name));
+        let template = Template {
+            path: place.join("template"),
+        };
+        for directory in [&data, &template.path] {
+            fs::create_dir_all(directory).unwrap();
+            let name = directory.file_name().unwrap();
+            fs::write(directory.join("made-by"), name.as_encoded_bytes()).unwrap();
+        }
+        let kept = template.keep(&data);
+        let left = fs::read_dir(&place).unwrap().count();
+        let made_by = fs::read_to_string(template.path.join("made-by")).unwrap();
+        fs::remove_dir_all(&base).unwrap();
+        assert!(
+            kept.is_err(),
+            "a directory that is not empty is not replaced"
+        );
+        assert_eq!((left, made_by.as_str()), (1, "template"));
+    }
+}

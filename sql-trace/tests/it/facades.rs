@@ -330,17 +330,16 @@ async fn tracing_event_has_the_attributes_of_opentelemetry() {
 #[tokio::test]
 async fn span_lasts_from_the_beginning_of_a_statement_to_its_end() {
     trace_to_us();
-    let pool = SqlitePoolOptions::new()
+    let options = SqlitePoolOptions::new()
         .tracer(
             to_tracing()
                 .slow(NEVER)
                 .filter(|event| event.op == Op::Query),
         )
         .spans(tracing::Level::INFO)
-        .max_connections(1)
-        .connect("sqlite::memory:")
-        .await
-        .unwrap();
+        .max_connections(1);
+    // A copy makes spans as well.
+    let pool = options.clone().connect("sqlite::memory:").await.unwrap();
     take();
     let mut rows = sqlx::query("SELECT 'é' UNION SELECT ?")
         .bind(7)
@@ -387,12 +386,44 @@ async fn span_lasts_from_the_beginning_of_a_statement_to_its_end() {
         "{failed}"
     );
     pool.begin().await.unwrap().commit().await.unwrap();
+    (&pool).execute("-- nothing").await.unwrap();
     let names: Vec<String> = take()
         .iter()
         .filter_map(|given| Some(given.strip_prefix("span db otel.name=")?.to_owned()))
         .map(|given| given.split(' ').next().unwrap_or_default().to_owned())
         .collect();
     assert!(names.contains(&"\"Commit\"".to_owned()), "{names:?}");
+    assert_eq!(names.last().unwrap(), "\"Exec\"", "there is no summary");
+}
+
+#[tokio::test]
+async fn spans_are_made_though_no_tracer_wants_events() {
+    struct Nobody;
+    impl Tracer for Nobody {
+        fn enabled(&self, _: Op) -> bool {
+            false
+        }
+
+        fn trace(&self, _: &Event<'_>) {
+            unreachable!("not enabled");
+        }
+    }
+    trace_to_us();
+    let pool = SqlitePoolOptions::new()
+        .tracer(Nobody)
+        .spans(tracing::Level::INFO)
+        .max_connections(1)
+        .connect("sqlite::memory:")
+        .await
+        .unwrap();
+    take();
+    (&pool).execute("SELECT 1").await.unwrap();
+    let given = take();
+    assert!(
+        given[0].starts_with("span db otel.name=\"SELECT\""),
+        "{given:?}"
+    );
+    assert!(given.contains(&"close".to_owned()), "{given:?}");
 }
 
 #[tokio::test]
@@ -441,6 +472,30 @@ async fn statements_through_any_are_logged_by_sqlx_as_its_options_say() {
         let line = logged.iter().find(|line| line.contains(text));
         assert!(line.is_some_and(|line| line.starts_with(told)), "{line:?}");
     }
+}
+
+#[tokio::test]
+async fn plan_that_is_asked_for_is_not_logged_by_sqlx() {
+    trace_to_us();
+    let (told, plan) = std::sync::mpsc::channel();
+    let pool = SqlitePoolOptions::new()
+        .tracer(move |event: &Event<'_>| {
+            if event.op == Op::Plan {
+                let _ = told.send(());
+            }
+        })
+        .explain_slow(Duration::ZERO, Duration::ZERO)
+        .max_connections(1)
+        .connect("sqlite::memory:")
+        .await
+        .unwrap();
+    (&pool).execute("SELECT 'to be planned'").await.unwrap();
+    plan.recv_timeout(Duration::from_secs(60)).unwrap();
+    pool.close().await;
+    let logged = OF_SQLX.lock().unwrap();
+    let has = |what: &str| logged.iter().any(|line| line.contains(what));
+    assert!(has("SELECT 'to be planned'"), "{logged:?}");
+    assert!(!has("PLAN SELECT 'to be planned'"), "{logged:?}");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sql_trace::sqlite::{SqlitePool, SqlitePoolOptions};
 use sql_trace::{Event, Op, Outcome, TracedPool, TracedPoolOptions, Tracer};
 use sqlx::pool::PoolOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Executor, Postgres, Sqlite};
 
 use crate::recorder::Recorder;
@@ -169,6 +170,33 @@ async fn beginning_on_a_pool_made_elsewhere_is_told_whole() {
     recorder.clear();
     impatient.begin().await.unwrap_err();
     assert_eq!(recorder.lines(), [r#"Acquire; err = "pool timed out" (T)"#]);
+}
+
+#[tokio::test]
+async fn pool_says_what_sqlxs_would() {
+    let pool = SqlitePoolOptions::new()
+        .tracer(Told::default().tracer())
+        .max_connections(1)
+        .connect("sqlite::memory:")
+        .await
+        .unwrap();
+    let held = pool.acquire().await.unwrap();
+    assert_eq!((pool.size(), pool.num_idle()), (1, 0));
+    drop(held);
+    wait_until(|| pool.num_idle() == 1).await;
+    assert_eq!(pool.size(), 1);
+    let mut held = pool.acquire().await.unwrap();
+    (&mut held).execute(sqlx::query("SELECT 1")).await.unwrap();
+    assert_eq!(held.cached_statements_size(), 1);
+    held.clear_cached_statements().await.unwrap();
+    assert_eq!(held.cached_statements_size(), 0);
+    held.close_on_drop();
+    drop(held);
+    wait_until(|| pool.size() == 0).await;
+    let others = SqliteConnectOptions::new().filename("/nonexistent/other.db");
+    pool.set_connect_options(others);
+    let set = pool.connect_options();
+    assert!(set.get_filename().ends_with("other.db"), "{set:?}");
 }
 
 #[tokio::test]

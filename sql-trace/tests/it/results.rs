@@ -1,5 +1,6 @@
 //! What a program is given is what it would be given by sqlx.
 
+use futures_util::StreamExt;
 use sql_trace::sqlite::SqlitePool;
 use sql_trace::{Event, Op, Tracer};
 use sqlx::{Executor, Row};
@@ -62,5 +63,24 @@ async fn row_that_is_not_there_is_sqlxs_own_error() {
         );
         let row = (&mut connection).fetch_one("SELECT 7").await.unwrap();
         assert_eq!(row.get::<i64, _>(0), 7);
+    }
+}
+
+#[tokio::test]
+async fn stream_that_has_ended_stays_ended() {
+    let (told, untold, _) = pools().await;
+    for pool in [told, untold] {
+        for (text, rows) in [("SELECT 1", 1), ("SELECT nope", 0)] {
+            let mut stream = (&pool).fetch(text);
+            assert_eq!(
+                stream
+                    .by_ref()
+                    .filter_map(async |row| row.ok())
+                    .count()
+                    .await,
+                rows
+            );
+            assert!(stream.next().await.is_none());
+        }
     }
 }

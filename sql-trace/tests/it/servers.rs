@@ -319,6 +319,52 @@ fn server_runs_where_its_socket_has_a_short_path_and_interrupts_do_not_reach_it(
 }
 
 #[test]
+fn server_has_nothing_of_its_parents_settings_or_input() {
+    let test = "server_has_nothing_of_its_parents_settings_or_input";
+    if databases::postgres_is_missing(test) || databases::mysql_is_missing(test) {
+        return;
+    }
+    // The first is one that no server would start with.
+    let settings = [("PGDATESTYLE", "nonsense"), ("LC_ALL", "nonsense")];
+    for kind in ["postgres", "mysql"] {
+        let parent = Parent::start(kind, &settings);
+        let input = std::fs::read_link(format!("/proc/{}/fd/0", parent.pid)).unwrap();
+        assert_eq!(input, Path::new("/dev/null"), "{kind}");
+        parent.end();
+    }
+}
+
+#[tokio::test]
+async fn servers_do_not_care_for_what_outlives_them() {
+    let test = "servers_do_not_care_for_what_outlives_them";
+    if databases::postgres_is_missing(test) || databases::mysql_is_missing(test) {
+        return;
+    }
+    let (postgres, mysql) = (TestPostgres::start().unwrap(), TestMysql::start().unwrap());
+    let mut connection = PgConnection::connect(&postgres.url()).await.unwrap();
+    for setting in [
+        "fsync",
+        "synchronous_commit",
+        "full_page_writes",
+        "logging_collector",
+    ] {
+        let value: String = sqlx::query_scalar("SELECT current_setting($1)")
+            .bind(setting)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(value, "off", "{setting}");
+    }
+    let mut connection = MySqlConnection::connect(&mysql.url()).await.unwrap();
+    let set: (f64, f64) =
+        sqlx::query_as("SELECT @@log_bin + 0e0, @@innodb_flush_log_at_trx_commit + 0e0")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+    assert_eq!(set, (0.0, 0.0));
+}
+
+#[test]
 fn nobody_else_may_enter_the_directory() {
     use std::os::unix::fs::MetadataExt;
     let test = "nobody_else_may_enter_the_directory";
@@ -404,13 +450,20 @@ fn data_directory_is_copied_from_a_template() {
     }
     std::fs::remove_dir_all(&templates).unwrap();
     // Where no place is named, it is the user's cache.
-    let cache = [
-        ("TEST_SERVER_TEMPLATES", ""),
-        ("XDG_CACHE_HOME", templates.to_str().unwrap()),
-    ];
-    Parent::start("postgres", &cache).end();
-    let mut kept = std::fs::read_dir(templates.join("sql-trace")).unwrap();
-    assert!(kept.any(|entry| entry.unwrap().path().join("PG_VERSION").exists()));
+    let home = templates.to_str().unwrap();
+    for (cache, place) in [(home, "sql-trace"), ("", ".cache/sql-trace")] {
+        let variables = [
+            ("TEST_SERVER_TEMPLATES", ""),
+            ("XDG_CACHE_HOME", cache),
+            ("HOME", home),
+        ];
+        Parent::start("postgres", &variables).end();
+        let place = templates.join(place);
+        let mode = std::os::unix::fs::MetadataExt::mode(&place.metadata().unwrap());
+        assert_eq!(mode & 0o777, 0o700, "{}", place.display());
+        let mut kept = std::fs::read_dir(place).unwrap();
+        assert!(kept.any(|entry| entry.unwrap().path().join("PG_VERSION").exists()));
+    }
     std::fs::remove_dir_all(templates).unwrap();
 }
 

@@ -207,6 +207,22 @@ async fn reader_that_gives_up_was_not_the_database_until_then() {
 }
 
 /// The attributes of a statement on a database, but for a temporary path.
+#[tokio::test]
+async fn time_of_the_reader_of_results_is_not_that_of_the_database() {
+    let clock = Clock::default();
+    let pool = pool::<sqlx::Sqlite>("sqlite::memory:", &clock).await;
+    let _ = clock.take::<1>();
+    let mut results = (&pool).execute_many("CREATE TABLE t (a); INSERT INTO t VALUES (1)");
+    let mut slept = Duration::ZERO;
+    while let Some(result) = results.next().await {
+        result.unwrap();
+        tokio::time::sleep(SLEEP).await;
+        slept += SLEEP;
+    }
+    let [times] = clock.take();
+    assert!(slept >= SLEEP && times.consumer >= slept, "{times:?}");
+}
+
 async fn attributes<DB: Database>(test: &str) -> Option<Vec<(&'static str, String)>> {
     let scratch = DB::scratch(test).await?;
     let attributes = Arc::new(Mutex::new(Vec::new()));

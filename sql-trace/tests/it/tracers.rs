@@ -492,6 +492,8 @@ async fn statements_are_cached_as_without_tracing() {
     );
     let traced = TracedConnection::<Sqlite>::connect_traced(&options, |_: &Event<'_>| ());
     assert_eq!(sizes!(traced.await.unwrap()), bare);
+    let pool = pool(|_: &Event<'_>| ()).await;
+    assert_eq!(sizes!(pool.acquire().await.unwrap()), bare);
     assert_eq!(bare[..3], [1, 1, 2]);
 }
 

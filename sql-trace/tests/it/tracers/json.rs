@@ -1,5 +1,8 @@
 //! Objects of JSON, one a line.
 
+use std::time::Duration;
+
+use futures_util::StreamExt;
 use sql_trace::{ArgsMode, Tracer, json, trace_scope};
 use sqlx::Executor;
 
@@ -52,6 +55,15 @@ async fn json_lines_hold_every_fact() {
     let inserted: serde_json::Value = serde_json::from_str(&log.take()[0]).unwrap();
     assert_eq!(inserted["rows_affected"], 2);
     assert_eq!(inserted["request"], "r1");
+    let mut rows = (&pool).fetch("SELECT 1 UNION SELECT 2");
+    while let Some(row) = rows.next().await {
+        row.unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    drop(rows);
+    let read: serde_json::Value = serde_json::from_str(&log.take()[0]).unwrap();
+    assert_eq!(read["rows_returned"], 2);
+    assert!(read["consumer"].as_f64().unwrap() >= 0.004, "{read}");
     (&pool).execute("SELECT nope").await.unwrap_err();
     let failed: serde_json::Value = serde_json::from_str(&log.take()[0]).unwrap();
     assert_eq!(failed["outcome"], "error");
