@@ -192,9 +192,11 @@ pub enum Op {
     Release,
     /// A transaction inside a transaction was rolled back.
     RollbackTo,
-    /// A connection was tested.
+    /// A connection was tested. That a pool tests one before it hands it out is
+    /// not seen.
     Ping,
-    /// A connection or a pool was closed.
+    /// A connection or a pool was closed. That a pool closes one, for its age or
+    /// because of `close_on_drop`, is not seen.
     Close,
     /// The query plan of a slow statement was asked for.
     Plan,

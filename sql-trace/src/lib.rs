@@ -60,9 +60,8 @@
 //!
 //! # What it leaves alone
 //!
-//! A tracer never changes a statement, its result or its error. It runs on the task
-//! that ran the statement; its panics are caught, and lines that cannot be written
-//! are counted, see [`LostLines`].
+//! A tracer never changes a statement, its result or its error. Its panics are
+//! caught, and lines that cannot be written are counted, see [`LostLines`].
 //!
 //! # Features
 //!

@@ -27,7 +27,8 @@ use crate::sql::Dialect;
 /// ```
 ///
 /// A tracer is called on the task that ran the statement, while that task is
-/// being polled, so it should not block for long. A panic in any of the methods
+/// being polled, so it should not block for long; of a statement that still runs,
+/// and of plans, on a thread of this crate's. A panic in any of the methods
 /// is caught: the statement's result reaches its caller all the same, and so do
 /// the events reach the tracers beside it.
 pub trait Tracer: Send + Sync + 'static {

@@ -5,7 +5,7 @@ use std::sync::Once;
 use futures_util::{StreamExt, TryStreamExt};
 use sql_trace::{ArgsMode, TracedPool, Tracer, writer};
 use sqlx::any::AnyPoolOptions;
-use sqlx::{AnyConnection, AnyPool, Connection, Executor};
+use sqlx::{AnyPool, Executor};
 
 use crate::databases::Database;
 use crate::tracers::{Log, default_lines};
@@ -101,7 +101,7 @@ async fn is_traced<DB: Database>(test: &str) {
     transaction.commit().await.unwrap();
     pool.begin().await.unwrap().rollback().await.unwrap();
     drop(pool.begin().await.unwrap());
-    Connection::ping(&mut *pool.acquire().await.unwrap())
+    sqlx::Connection::ping(&mut *pool.acquire().await.unwrap())
         .await
         .unwrap();
     let begun_by_hand = pool.begin_with(sql("{begin}")).await.unwrap();
@@ -149,15 +149,6 @@ async fn any_pool_is_traced_on_postgres() {
 #[tokio::test]
 async fn any_pool_is_traced_on_mysql() {
     is_traced::<sqlx::MySql>("any::mysql").await;
-}
-
-#[tokio::test]
-async fn connection_that_is_closed_hard_is_told_once() {
-    install();
-    default_lines();
-    let connection = AnyConnection::connect("sqlite-trace::memory:").await;
-    connection.unwrap().close_hard().await.unwrap();
-    assert_eq!(default_lines(), ["Open (T)", "Close (T)"]);
 }
 
 #[tokio::test]

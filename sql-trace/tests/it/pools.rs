@@ -193,6 +193,11 @@ async fn pool_says_what_sqlxs_would() {
     held.close_on_drop();
     drop(held);
     wait_until(|| pool.size() == 0).await;
+    let another = pool.acquire().await.unwrap();
+    let id = another.id();
+    let leaked = another.leak();
+    assert!(id.is_some() && leaked.id() == id, "{leaked:?}");
+    assert_eq!((pool.size(), pool.num_idle()), (1, 0), "in use for ever");
     let others = SqliteConnectOptions::new().filename("/nonexistent/other.db");
     pool.set_connect_options(others);
     let set = pool.connect_options();
