@@ -22,6 +22,8 @@ pub(super) struct LastPing {
     /// How many bytes of the current frame are yet to be read.
     rest: usize,
     kept_back: Option<Pin<Box<Sleep>>>,
+    /// How many bytes of the answer that was kept back have been released.
+    released: usize,
 }
 
 impl LastPing {
@@ -33,21 +35,29 @@ impl LastPing {
             known: 0,
             rest: 0,
             kept_back: None,
+            released: 0,
         }
     }
 
-    /// Adds the answer when it is due, between two frames.
+    /// Adds the answer when it is due, between two frames, and returns whether it has: as
+    /// much of it as there is room for, since nobody may come back for it with more.
     pub(super) fn poll_release(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> bool {
         let is_between = self.known == 0 && self.rest == 0;
         let Some(due) = self.kept_back.as_mut().filter(|_| is_between) else {
             return false;
         };
-        let released = due.as_mut().poll(cx).is_ready() && buffer.remaining() >= ANSWER.len();
-        if released {
-            buffer.put_slice(&ANSWER);
-            self.kept_back = None;
+        if due.as_mut().poll(cx).is_pending() {
+            return false;
         }
-        released
+        let left = &ANSWER[self.released..];
+        let length = left.len().min(buffer.remaining());
+        buffer.put_slice(&left[..length]);
+        self.released += length;
+        if self.released == ANSWER.len() {
+            self.kept_back = None;
+            self.released = 0;
+        }
+        length > 0
     }
 
     /// Follows the frames that were read behind the first `before` bytes of the buffer, and removes the answer.
@@ -110,7 +120,8 @@ const ANSWER: [u8; 17] = [
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::future::poll_fn;
+    use std::task::{Poll, Waker};
 
     use proptest::prelude::*;
 
@@ -122,6 +133,37 @@ mod tests {
         frame.extend([kind, 0, 0, 0, 0, 1]);
         frame.extend(payload);
         frame
+    }
+
+    #[test]
+    fn answer_is_released_whatever_room_there_is() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().build().unwrap();
+        for room in 1..=ANSWER.len() + 1 {
+            let mut ping = LastPing::new(Duration::ZERO);
+            let _context = runtime.enter();
+            let mut space = [0; PREFACE + ANSWER.len()];
+            let mut buffer = ReadBuf::new(&mut space);
+            buffer.put_slice(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+            buffer.put_slice(&ANSWER);
+            ping.keep_back(&mut buffer, 0, true);
+            assert_eq!(buffer.filled().len(), PREFACE);
+
+            let mut released: Vec<u8> = Vec::new();
+            while released.len() < ANSWER.len() {
+                let mut space = vec![0; room];
+                let mut buffer = ReadBuf::new(&mut space);
+                let next = poll_fn(|cx| match ping.poll_release(cx, &mut buffer) {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                });
+                let next = async { tokio::time::timeout(Duration::from_secs(60), next).await };
+                runtime.block_on(next).unwrap();
+                released.extend_from_slice(buffer.filled());
+            }
+            assert_eq!(released, ANSWER, "room for {room}");
+            assert!(ping.kept_back.is_none());
+        }
     }
 
     proptest! {
