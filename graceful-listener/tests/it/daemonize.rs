@@ -53,7 +53,7 @@ fn launch() {
     if env::var_os("THREAD").is_some() {
         std::thread::spawn(|| std::thread::sleep(Duration::from_secs(600)));
     }
-    println!("before");
+    print!("before ");
     let mut daemonize = Daemonize::new();
     if let Some(path) = env::var_os("LOG") {
         daemonize = daemonize.log_file(path);
