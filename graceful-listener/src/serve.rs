@@ -72,6 +72,9 @@ use crate::upgrade::{Predecessor, UpgradeError, Upgrader};
 /// socket's queue and accepting is tried again, at first after 5 ms, later every
 /// second. `TCP_NODELAY` is set on every connection.
 ///
+/// A response is sent for as long as its client takes to read it. A client that closes its
+/// connection, or only its sending side, is taken for gone, and its request is dropped.
+///
 /// # Examples
 ///
 /// ```no_run

@@ -4,7 +4,7 @@ mod queue;
 mod unread;
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -307,6 +307,18 @@ fn slow_reader_gets_all_of_its_response() {
     assert!(body.iter().all(|&byte| byte == b'x'));
     drop((client, idle));
     assert_eq!(service.end().cut, 0);
+}
+
+/// Also if it has only ended its sending side, which cannot be told from the other.
+#[test]
+fn client_that_has_gone_is_not_waited_for() {
+    let service = Service::start();
+    let mut client = service.connect_and_ask();
+    client.send(GET_HELD).unwrap();
+    let stream = client.into_inner();
+    service.drain.start();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(service.end(), Served::default());
 }
 
 #[test]
