@@ -422,3 +422,18 @@ fn escape_can_be_changed_back() {
     apache.write(&Exchange::default(), &mut line);
     assert_eq!(line, b"{\"a\":-}\n");
 }
+
+#[test]
+fn empty_user_is_an_empty_string_of_json() {
+    let mut exchange = Exchange::default();
+    exchange.remote_user = Some(b"");
+    for (text, expected) in [
+        (r#"{"u":"%u"}"#, "{\"u\":\"\"}\n"),
+        (r#"{"u":%u}"#, "{\"u\":\"\"}\n"),
+    ] {
+        let format: LogFormat = text.parse().unwrap();
+        let mut line = Vec::new();
+        format.with_escape(Escape::Json).write(&exchange, &mut line);
+        assert_eq!(String::from_utf8(line).unwrap(), expected, "{text}");
+    }
+}

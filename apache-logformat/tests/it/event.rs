@@ -202,6 +202,11 @@ fn errors_are_told_as_errors() {
     let got = events(&layer, request(), 503, || vec![Step::Data("x")]);
     assert_eq!(got[0].0, Level::ERROR);
     assert_eq!(got[0].2["error.type"], "503");
+    let got = events(&layer, request(), 500, || vec![Step::Data("x")]);
+    assert_eq!(got[0].0, Level::ERROR);
+    let got = events(&layer, request(), 499, || vec![Step::Data("x")]);
+    assert_eq!(got[0].0, Level::INFO);
+    assert_eq!(got[0].2.get("error.type"), None);
     let got = events(&layer, request(), 200, || vec![Step::Data("x"), Step::Fail]);
     assert_eq!(got[0].0, Level::INFO);
     assert_eq!(got[0].2["error.type"], "body_error");

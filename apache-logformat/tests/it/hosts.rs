@@ -161,6 +161,43 @@ fn host_that_httpd_refuses_leaves_the_servers_own_name() {
     }
 }
 
+/// As httpd 2.4.71 and nginx 1.22.1 print them over HTTP/2.
+#[test]
+fn authority_of_http_2_stands_for_the_field() {
+    let httpd = "%V %{Host}i".parse().unwrap();
+    let nginx = LogFormat::nginx("$host $http_host", Escape::Nginx).unwrap();
+    for (authority, of_httpd, of_nginx) in [
+        (
+            "X.Example:81",
+            "x.example X.Example:81",
+            "x.example X.Example:81",
+        ),
+        ("[::1]:8", "::1 [::1]:8", "[::1] [::1]:8"),
+        // A port that is none makes httpd refuse it.
+        (
+            "x.example:70000",
+            "own.example x.example:70000",
+            "x.example x.example:70000",
+        ),
+    ] {
+        let mut exchange = Exchange::default();
+        exchange.target = b"/";
+        exchange.protocol = b"HTTP/2.0";
+        exchange.authority = Some(authority.as_bytes());
+        exchange.server_name = Some(b"own.example");
+        for (format, expected) in [(&httpd, of_httpd), (&nginx, of_nginx)] {
+            let format: &LogFormat = format;
+            let mut line = Vec::new();
+            format.write(&exchange, &mut line);
+            assert_eq!(
+                String::from_utf8(line).unwrap().trim_end(),
+                expected,
+                "{authority}"
+            );
+        }
+    }
+}
+
 /// As httpd 2.4.71 prints them.
 #[test]
 fn host_of_an_absolute_target_takes_the_place_of_the_field() {

@@ -251,3 +251,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn conditions_look_at_the_status() {
+    for (text, status, expected) in [
+        ("%200m", 200, "GET"),
+        ("%200m", 201, "-"),
+        ("%!200m", 200, "-"),
+        ("%!200m", 404, "GET"),
+        ("%!200,404m", 404, "-"),
+        ("%200!,404m", 404, "-"),
+        ("%!!200m", 404, "-"),
+        ("%!m", 200, "GET"),
+        // Without a response there is no status, and none is in no list.
+        ("%200m", 0, "-"),
+        ("%0m", 200, "-"),
+        ("%!200m", 0, "GET"),
+    ] {
+        let mut exchange = Exchange::default();
+        exchange.method = b"GET";
+        exchange.status = status;
+        let mut line = Vec::new();
+        let format: LogFormat = text.parse().unwrap();
+        format.write(&exchange, &mut line);
+        assert_eq!(
+            String::from_utf8(line).unwrap().trim_end(),
+            expected,
+            "{text} {status}"
+        );
+    }
+}

@@ -52,3 +52,16 @@ fn paths_are_resolved_as_httpd_resolves_them() {
         }
     }
 }
+
+#[test]
+fn path_that_is_told_is_not_taken_from_the_target() {
+    let format: LogFormat = "%U %r".parse().unwrap();
+    let mut exchange = Exchange::default();
+    exchange.method = b"GET";
+    exchange.target = b"/a/../b";
+    exchange.path = Some(b"/index.html\n");
+    let mut line = Vec::new();
+    format.write(&exchange, &mut line);
+    assert_eq!(line, b"/index.html\\n GET /a/../b\n");
+    assert_eq!(&*exchange.path(), b"/index.html\n");
+}

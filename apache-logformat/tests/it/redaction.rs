@@ -168,6 +168,10 @@ fn cookies_are_recognised_in_disguise() {
             "a=1,b, sid=s;a=2",
             "a=1,b, sid=[redacted];a=2|[redacted]|1,b, sid=[redacted]",
         ),
+        (
+            "a=1,b=2,c=3,d,sid=s",
+            "a=1,b=2,c=3,d,sid=[redacted]|[redacted]|1,b=2,c=3,d,sid=[redacted]",
+        ),
         ("==sid=s; a=1", "==sid=[redacted]; a=1|-|1"),
         ("\t= sid=s", "\\x09= sid=[redacted]|-|-"),
         (
