@@ -460,6 +460,9 @@ impl fmt::Display for PortSpec {
 /// A path is passed on as it was written, and must be readable as a path again.
 pub(crate) fn check_path(path: &Path) -> Result<(), String> {
     let text: &OsString = &path.as_os_str().into();
+    if text.is_empty() {
+        return Err("it is empty".into());
+    }
     if text.as_bytes().contains(&b';') {
         return Err("a `;` cannot be passed on in SERVER_STARTER_PORT".into());
     }

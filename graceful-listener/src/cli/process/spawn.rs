@@ -416,7 +416,8 @@ struct Program {
 
 impl Program {
     fn new(program: &OsStr, args: &[OsString], env: &[(OsString, OsString)]) -> io::Result<Self> {
-        let candidates = if program.as_bytes().contains(&b'/') {
+        // An empty name is that of no file, whatever the `PATH`.
+        let candidates = if program.is_empty() || program.as_bytes().contains(&b'/') {
             vec![text(program)?]
         } else {
             let path = env.iter().find(|(name, _)| name == "PATH");

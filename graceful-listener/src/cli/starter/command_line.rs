@@ -1,4 +1,4 @@
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -146,8 +146,7 @@ fn assign(options: &mut Options, name: &'static str, value: OsString) -> Result<
     let invalid = |reason: &dyn std::fmt::Display| {
         UsageError::Invalid(name, text.clone(), reason.to_string())
     };
-    // Perl takes an empty text, and 0, for a file that was not given.
-    let path = |value: OsString| Some(PathBuf::from(value)).filter(|path| path != OsStr::new("0"));
+    let path = |value: OsString| Some(value).filter(is_given).map(PathBuf::from);
     match name {
         "port" => options.ports.push(value),
         "path" => options.paths.push(value.into()),
@@ -156,6 +155,7 @@ fn assign(options: &mut Options, name: &'static str, value: OsString) -> Result<
         "pid-file" => options.pid_file = path(value),
         "status-file" => options.status_file = path(value),
         "dir" => options.dir = Some(value.into()),
+        "signal-on-hup" | "signal-on-term" if !is_given(&value) => {}
         "signal-on-hup" => {
             options.signal_on_hup =
                 parse(&text).map_err(|e: crate::cli::process::UnknownSignal| invalid(&e))?
@@ -208,6 +208,11 @@ fn assign(options: &mut Options, name: &'static str, value: OsString) -> Result<
     Ok(())
 }
 
+/// Perl takes an empty text, and 0, for an option that was not given.
+fn is_given(value: &OsString) -> bool {
+    !value.is_empty() && value != "0"
+}
+
 fn parse<T: FromStr>(text: &str) -> Result<T, T::Err> {
     text.parse()
 }
@@ -253,7 +258,7 @@ fn log_target(value: OsString) -> Option<LogTarget> {
         Some(command) => Some(LogTarget::Command(OsString::from_vec(
             command.trim_ascii_start().to_vec(),
         ))),
-        None if value == "0" => None,
+        None if !is_given(&value) => None,
         None => Some(LogTarget::File(value.into())),
     }
 }

@@ -287,6 +287,48 @@ fn unknown_signal_is_refused_at_once() {
 }
 
 #[test]
+fn empty_value_of_a_file_or_signal_is_none() {
+    both(|program| {
+        for value in ["", "0"] {
+            let mut daemon = Start::new(program)
+                .files()
+                .options(["--interval=0", "--log-file", value])
+                .options(["--signal-on-hup", value, "--signal-on-term", value])
+                .shell("echo $SERVER_STARTER_GENERATION is up; exec sleep 636")
+                .start();
+            daemon.wait_for_generations(&[1]);
+            // Perl's own handler would take a signal that comes before.
+            daemon.wait_for_log("1 is up");
+            daemon.signal(Signal::SIGHUP);
+            daemon.wait_for_log("sending TERM to old workers:");
+            daemon.wait_for_generations(&[2]);
+            daemon.wait_for_log("2 is up");
+            daemon.stop();
+            let log = daemon.log();
+            assert!(log.contains("sending TERM to all workers:"), "{log}");
+
+            let mut daemon = Start::new(program)
+                .options(["--pid-file", value, "--status-file", value])
+                .shell("echo up; exec sleep 637")
+                .start();
+            daemon.wait_for_log("up\n");
+            assert!(!daemon.path("0").exists());
+            daemon.stop();
+        }
+    });
+}
+
+#[test]
+fn empty_program_and_path_are_told_as_what_they_are() {
+    let (code, _, err) = run(Program::Ours, &["--", ""]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("failed to exec : No such file"), "{err}");
+    let (code, _, err) = run(Program::Ours, &["--path", "", "--", "true"]);
+    assert_eq!(code, Some(255), "{err}");
+    assert!(err.contains("``path'' value:: it is empty"), "{err}");
+}
+
+#[test]
 fn bad_values_of_our_options_name_option_and_value() {
     for arg in [
         "--wait-ready=soon",
