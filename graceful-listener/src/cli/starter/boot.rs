@@ -299,6 +299,9 @@ impl Starter {
         // Whoever finds the pid file finds the state too.
         self.publish();
         if let Some(path) = &self.options.pid_file {
+            fill_link(path).map_err(|error| {
+                Failure::io(format!("failed to open file:{}", path.display()), &error)
+            })?;
             let file = PidFile::create(path).map_err(|error| {
                 let source = std::error::Error::source(&error)
                     .and_then(|source| source.downcast_ref::<io::Error>());
@@ -351,6 +354,15 @@ impl Starter {
             report(&mut launcher, result);
         }
     }
+}
+
+/// Makes the file that a link leads to: the end of a super-daemon removes the file, and
+/// leaves the link.
+fn fill_link(path: &Path) -> io::Result<()> {
+    if path.is_symlink() && !path.exists() {
+        OpenOptions::new().append(true).create(true).open(path)?;
+    }
+    Ok(())
 }
 
 /// What the options say about sockets and users, read and found to make sense.

@@ -146,6 +146,12 @@ impl Daemon {
         let Some(pid) = holder(path)?.and_then(|pid| i32::try_from(pid).ok()) else {
             return Err(none());
         };
+        if pid == 0 {
+            return Err(error(&format_args!(
+                "{} is locked by a process that has not written its id there",
+                path.display()
+            )));
+        }
         let process = Process::from_stranger(pid).map_err(|cause| match cause.raw_os_error() {
             Some(nix::libc::ESRCH) => error(&format_args!(
                 "{} is held by a process, but there is no process {pid} here",

@@ -1,7 +1,7 @@
 //! The pid file and the status file.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -62,6 +62,45 @@ fn pid_file_left_by_a_killed_one_is_taken_over() {
             (second.read("pid")? == format!("{}\n", second.pid())).then_some(())
         });
     });
+}
+
+#[test]
+fn pid_file_that_is_a_link_is_made_where_it_leads_each_time() {
+    let mut start = Start::new(Program::Ours).options(["--pid-file=pid"]);
+    let target = start.dir().join("run/app.pid");
+    fs::create_dir(start.dir().join("run")).unwrap();
+    symlink("run/app.pid", start.dir().join("pid")).unwrap();
+    for _ in 0..2 {
+        let mut daemon = start.program(&["sleep", "638"]).start();
+        let pid = format!("{}\n", daemon.pid());
+        daemon.wait("the pid file", || {
+            let text = fs::read_to_string(&target).ok();
+            text.filter(|text| *text == pid)
+        });
+        daemon.stop();
+        assert!(!target.exists());
+        assert!(daemon.path("pid").is_symlink());
+        start = daemon.again(&["--pid-file=pid"]);
+    }
+}
+
+#[test]
+fn lock_of_a_process_that_has_not_written_its_id_is_told_as_such() {
+    let start = Start::new(Program::Ours).file("pid", "");
+    let file = fs::File::open(start.dir().join("pid")).unwrap();
+    file.lock().unwrap();
+    for request in ["--stop", "--status"] {
+        let mut command = Command::new(Program::Ours.path());
+        command.current_dir(start.dir());
+        command.args([request, "--pid-file=pid"]);
+        let output = finish(command);
+        assert_eq!(output.status.code(), Some(1));
+        let text = stderr(&output);
+        assert!(
+            text.contains("pid is locked by a process that has not written"),
+            "{text}"
+        );
+    }
 }
 
 #[test]
