@@ -1,6 +1,7 @@
 //! The real `start_server`, and beside it Perl's where both should behave alike.
 
 mod daemon;
+mod processes;
 mod worker;
 
 mod auto_restart;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, both, is_running, number_after, stderr, stdout};
+use super::daemon::{Daemon, Program, Start, both, number_after, stderr, stdout};
+use super::processes::is_running;
 use crate::{child, process};
 
 const RESTART: [&str; 3] = ["--restart", "--pid-file=pid", "--status-file=status"];

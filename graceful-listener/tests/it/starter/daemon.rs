@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::processes::{MARK, is_running, kill_marked};
 use super::worker;
 use crate::{child, process};
 
@@ -532,51 +533,6 @@ pub(super) fn finish(mut command: Command) -> Output {
     output
 }
 
-/// Kills every process that was started for this directory.
-fn kill_marked(dir: &Path) {
-    // A super-daemon may be starting another one.
-    for _ in 0..3 {
-        for pid in marked(dir) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-    }
-}
-
-/// Returns the processes that were started for this directory and still run.
-pub(super) fn marked(dir: &Path) -> Vec<i32> {
-    let mark = [MARK.as_bytes(), b"=", dir.as_os_str().as_encoded_bytes()].concat();
-    let own = std::process::id().cast_signed();
-    processes()
-        .filter(|pid| *pid != own)
-        .filter(|pid| {
-            let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environ.split(|byte| *byte == 0).any(|entry| entry == mark)
-        })
-        .collect()
-}
-
-fn processes() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-/// Returns true if the process runs: exists and is no zombie.
-pub(super) fn is_running(pid: i32) -> bool {
-    !process::is_gone(pid.cast_unsigned())
-}
-
-/// Returns a line of `/proc/PID/status`.
-pub(super) fn proc_status(pid: i32, key: &str) -> String {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    line.map(|value| value.trim().to_owned())
-        .unwrap_or_default()
-}
-
 /// Waits for a condition.
 pub(super) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -612,8 +568,6 @@ pub(super) fn stdout(output: &Output) -> String {
 
 /// Where the output of a super-daemon goes.
 const OUTPUT: &str = "output";
-/// Set in everything that is started for a test, to be found again.
-const MARK: &str = "GRACEFUL_LISTENER_TEST_DIR";
 /// What the test itself may have been started with.
 const UNWANTED: [&str; 12] = [
     "AUTO_RESTART_INTERVAL",

@@ -7,7 +7,8 @@ use std::process::{Output, Stdio};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getsid};
 
-use super::daemon::{Program, Start, both, finish, is_running, marked, proc_status, stderr};
+use super::daemon::{Program, Start, both, finish, stderr};
+use super::processes::{is_running, marked, proc_status};
 
 #[test]
 fn daemon_is_detached_and_its_sockets_listen_when_the_launcher_returns() {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, both, is_running, marked, number_after, proc_status};
+use super::daemon::{Daemon, Program, Start, both, number_after};
+use super::processes::{is_running, marked, proc_status};
 
 /// Ignores TERM, as does what it has started.
 const STUBBORN: &str =

@@ -6,9 +6,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::daemon::{
-    Daemon, Program, Start, both, finish, is_running, number_after, stderr, stdout,
-};
+use super::daemon::{Daemon, Program, Start, both, finish, number_after, stderr, stdout};
+use super::processes::is_running;
 
 #[test]
 fn dead_worker_is_replaced_at_once() {

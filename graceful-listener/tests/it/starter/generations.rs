@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, both, is_running, proc_status};
+use super::daemon::{Daemon, Program, Start, both};
+use super::processes::{is_running, proc_status};
 
 #[test]
 fn generations_are_counted_from_one() {
@@ -154,7 +155,7 @@ fn hangup_ignored_by_nohup_still_restarts_and_is_not_ignored_by_the_worker() {
         let daemon = start.start_as(&mut command);
         daemon.wait_for_log("starting new worker");
         daemon.wait("the program to be executed", || {
-            super::daemon::marked(daemon.dir.path())
+            super::processes::marked(daemon.dir.path())
                 .iter()
                 .any(|pid| {
                     std::fs::read_to_string(format!("/proc/{pid}/comm"))

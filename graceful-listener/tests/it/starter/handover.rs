@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, is_running, number_after, proc_status, stderr};
+use super::daemon::{Daemon, Program, Start, number_after, stderr};
 use super::log_commands;
+use super::processes::{is_running, proc_status};
 use crate::executable;
 
 /// Starts a copy of the program, by a name that can be made to lead elsewhere.

@@ -8,9 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::daemon::{
-    Daemon, Program, Start, both, is_running, proc_status, stderr, stdout, wait_for,
-};
+use super::daemon::{Daemon, Program, Start, both, stderr, stdout, wait_for};
+use super::processes::{is_running, proc_status};
 use crate::process;
 
 /// Waits for the process that reads what everybody writes.

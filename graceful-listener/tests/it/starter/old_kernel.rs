@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, is_running, number_after};
+use super::daemon::{Daemon, Program, Start, number_after};
 use super::orphans::can_adopt;
+use super::processes::is_running;
 use crate::control_group::ControlGroup;
 use crate::{old_kernel, port, process};
 

@@ -3,7 +3,8 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, both, finish, is_running, number_after, stderr};
+use super::daemon::{Daemon, Program, Start, both, finish, number_after, stderr};
+use super::processes::is_running;
 use crate::port;
 
 fn start_on(program: Program, port: &str) -> Daemon {

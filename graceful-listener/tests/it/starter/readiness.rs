@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, is_running, marked, proc_status, stdout};
+use super::daemon::{Daemon, Program, Start, stdout};
+use super::processes::{is_running, marked, proc_status};
 use crate::child;
 
 fn start(mode: &str, options: &[&str]) -> Daemon {

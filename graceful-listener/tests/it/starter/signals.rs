@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::daemon::{Daemon, Program, Start, both, is_running};
+use super::daemon::{Daemon, Program, Start, both};
+use super::processes::is_running;
 
 #[test]
 fn child_signal_that_is_ignored_from_the_start_hides_no_end_of_a_worker() {
@@ -312,7 +313,7 @@ fn term_and_hangup_that_come_together_stop_it() {
         daemon.signal(Signal::SIGTERM);
         assert!(daemon.wait_for_exit().success());
         assert!(
-            super::daemon::marked(daemon.dir.path()).is_empty(),
+            super::processes::marked(daemon.dir.path()).is_empty(),
             "a worker is left:\n{}",
             daemon.log()
         );
@@ -382,7 +383,7 @@ fn stop_is_heard_while_the_worker_keeps_failing() {
             assert!(daemon.wait_for_exit().success(), "{signal}");
             let log = daemon.log();
             assert!(log.ends_with("exiting\n"), "{signal}: {log}");
-            assert!(super::daemon::marked(daemon.dir.path()).is_empty());
+            assert!(super::processes::marked(daemon.dir.path()).is_empty());
         }
     });
 }

@@ -10,9 +10,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
 
-use super::daemon::{
-    Daemon, Program, Start, is_running, number_after, proc_status, stderr, wait_for,
-};
+use super::daemon::{Daemon, Program, Start, number_after, stderr, wait_for};
+use super::processes::{is_running, proc_status};
 use crate::child;
 use crate::control_group::ControlGroup;
 use crate::http::uninterrupted;

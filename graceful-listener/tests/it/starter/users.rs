@@ -7,8 +7,9 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{User, chown, geteuid};
 
-use super::daemon::{Program, Start, finish, proc_status, stderr, stdout};
+use super::daemon::{Program, Start, finish, stderr, stdout};
 use super::log_commands::{command, keeper};
+use super::processes::proc_status;
 use crate::control_group::ControlGroup;
 use crate::{child, executable};
 

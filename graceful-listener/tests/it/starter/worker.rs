@@ -187,7 +187,7 @@ fn answer(question: &str) -> String {
         ("readlink", path) => {
             fs::read_link(path).map_or("none".into(), |path| path.display().to_string())
         }
-        ("status", key) => super::daemon::proc_status(process::id().cast_signed(), key),
+        ("status", key) => super::processes::proc_status(process::id().cast_signed(), key),
         ("limits", _) => fs::read_to_string("/proc/self/limits")
             .unwrap()
             .lines()
