@@ -304,6 +304,12 @@ mod tests {
         let (options, rest) = parse_in(&["--stop", "prog", "--port=80"], true).unwrap();
         assert_eq!(options, ["stop"]);
         assert_eq!(rest, ["prog", "--port=80"]);
+        // Nor does `+` begin one then.
+        let (options, rest) = parse_in(&["+stop"], true).unwrap();
+        assert_eq!(
+            (options.len(), rest.as_slice()),
+            (0, &["+stop".to_owned()][..])
+        );
     }
 
     #[test]

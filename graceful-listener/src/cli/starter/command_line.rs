@@ -347,6 +347,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn seconds_may_be_grouped_and_are_none_below_zero() {
+        let secs = |text: &str| whole_seconds(text).as_secs();
+        assert_eq!((secs("1_000"), secs("+7"), secs("-1_0")), (1000, 7, 0));
+    }
+
+    #[test]
     fn defaults_are_those_that_the_help_tells() {
         let told = |option: &str| {
             let (_, text) = HELP.split_once(&format!("\n  --{option}")).unwrap();

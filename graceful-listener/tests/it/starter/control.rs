@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::daemon::{Daemon, Program, Start, both, number_after, stderr, stdout};
-use super::processes::is_running;
+use super::processes::{MARK, is_running};
 use crate::{child, process};
 
 const RESTART: [&str; 3] = ["--restart", "--pid-file=pid", "--status-file=status"];
@@ -547,4 +547,24 @@ fn whoever_finds_the_pid_file_finds_the_state_too() {
             .any(|link| link.to_string_lossy().starts_with("/memfd:start_server "));
         assert!(shown, "--restart would take it for Perl's");
     }
+}
+
+#[test]
+fn end_of_one_that_shows_no_state_is_told_while_it_is_waited_for() {
+    let start = Start::new(Program::Ours).file("status", "1:1\n");
+    let script =
+        "exec 9>pid; trap exit HUP; echo $$ >&9; flock 9; touch held; while :; do sleep 0.1; done";
+    let mut other = Command::new("sh");
+    other.args(["-c", script]).current_dir(start.dir());
+    let daemon = start.daemon();
+    let mut other = other.env(MARK, daemon.dir.path()).spawn().unwrap();
+    daemon.wait("the lock", || daemon.read("held"));
+    let restart = daemon.control(&["--restart", "--pid-file=pid", "--status-file=status"]);
+    assert_eq!(restart.status.code(), Some(5), "{}", stderr(&restart));
+    assert!(
+        stderr(&restart).contains("has ended"),
+        "{}",
+        stderr(&restart)
+    );
+    other.wait().unwrap();
 }

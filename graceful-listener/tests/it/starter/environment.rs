@@ -13,13 +13,16 @@ fn env_file_that_is_a_pipe_is_refused_and_holds_nothing_up() {
         .options(["--env-file=pipe"])
         .program(&["true"]);
     nix::unistd::mkfifo(&start.dir().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let output = start.run();
-    assert_eq!(output.status.code(), Some(255));
-    let text = stderr(&output);
-    assert!(
-        text.contains("--env-file pipe: not a regular file"),
-        "{text}"
-    );
+    let device = Start::new(Program::Ours)
+        .options(["--env-file=/dev/tty"])
+        .program(&["true"]);
+    for (start, name) in [(start, "pipe"), (device, "/dev/tty")] {
+        let output = start.run();
+        assert_eq!(output.status.code(), Some(255));
+        let text = stderr(&output);
+        let told = format!("--env-file {name}: not a regular file");
+        assert!(text.contains(&told), "{text}");
+    }
     let nothing = Start::new(Program::Ours)
         .options(["--interval=0", "--env-file=/dev/null"])
         .shell("echo up; exec sleep 618")

@@ -460,4 +460,7 @@ fn generation_that_was_not_told_to_end_takes_over_and_not_one_that_lingers() {
     ));
     daemon.wait_for_generations(&[1, 2]);
     assert!(!daemon.log().contains("generation 2 received TERM"));
+    let status = stdout(&daemon.control(&["--status", "--json", "--pid-file=pid"]));
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["generations"][1]["state"], "serving");
 }

@@ -441,9 +441,13 @@ fn status_is_kept() {
         assert!(output.status.success(), "{}", stderr(&output));
         serde_json::from_str(&super::daemon::stdout(&output)).unwrap()
     };
-    let before = json();
+    let age = |status: &serde_json::Value| status["generations"][0]["age_seconds"].as_f64();
+    let before = daemon.wait("an age that can be told from none", || {
+        Some(json()).filter(|status| age(status) >= Some(2.0))
+    });
     upgrade(&daemon, 1);
     let after = json();
+    assert!(age(&after) >= age(&before), "{before} {after}");
     assert_eq!(after["generations"][0]["status"], "generation 1 is well");
     assert_eq!(
         after["last_failure"]["reason"],

@@ -96,6 +96,22 @@ fn child_of_an_orphan_is_not_adopted_beside_it() {
 }
 
 #[test]
+fn socket_of_an_orphan_is_known_by_another_spelling_of_its_path() {
+    if !can_adopt() {
+        return;
+    }
+    let mut first = Start::new(Program::Ours)
+        .options(["--interval=0", "--path=a.sock"])
+        .start();
+    let orphan = first.worker(1);
+    first.kill();
+    let second = first.again(&["--interval=0", "--path=./a.sock"]).start();
+    second.wait_for_log(&format!("adopting worker {orphan} of generation 1"));
+    second.worker(2);
+    assert!(!second.log().contains("removing existing socket file"));
+}
+
+#[test]
 fn orphan_serves_until_its_successor_does() {
     if !can_adopt() {
         return;

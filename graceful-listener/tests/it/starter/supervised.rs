@@ -324,6 +324,24 @@ fn number_of_a_socket_of_systemd_is_not_given_to_another() {
 }
 
 #[test]
+fn worker_is_not_told_of_sockets_that_are_not_where_systemd_left_them() {
+    if !child::has("systemd-socket-activate") {
+        return;
+    }
+    let address = format!("127.0.0.1:{}", crate::port::free());
+    let start =
+        Start::new(Program::Ours).options(["--interval=0".into(), format!("--port={address}=9")]);
+    let daemon = activated(start, &[&address], "web");
+    wait_for("the socket", || std::net::TcpStream::connect(&address).ok());
+    daemon.wait_for_log("serving as generation 1");
+    assert_eq!(
+        daemon.ask("env SERVER_STARTER_PORT"),
+        format!("={address}=9")
+    );
+    assert_eq!(daemon.ask("env LISTEN_FDS"), "unset");
+}
+
+#[test]
 fn sockets_meant_for_another_process_are_not_taken() {
     let daemon = Start::new(Program::Ours)
         .options(["--interval=0", "--port=127.0.0.1:0"])
