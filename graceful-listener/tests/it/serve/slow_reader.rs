@@ -142,17 +142,15 @@ where
             });
         let served = tokio::spawn(serve.into_future());
         let response = blocking(move || {
-            let begun = || {
+            let mut begun = None;
+            eventually("a request in time", || {
                 let mut client = Client::connect(address).unwrap();
-                client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
-                let mut first = [0];
-                client
-                    .stream()
-                    .peek(&mut first)
-                    .is_ok_and(|length| length > 0)
-                    .then_some(client)
-            };
-            let mut client = std::iter::repeat_with(begun).flatten().next().unwrap();
+                let sent = client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+                let answered = sent.and_then(|()| client.stream().peek(&mut [0]));
+                begun = answered.is_ok_and(|length| length > 0).then_some(client);
+                begun.is_some()
+            });
+            let mut client = begun.unwrap();
             for _ in 0..4 {
                 closed_after(&mut Client::connect(address).unwrap(), Instant::now());
             }
