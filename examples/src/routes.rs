@@ -98,7 +98,8 @@ impl NewLink {
         let content_type = content_type
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        match content_type.split(';').next().unwrap_or_default().trim() {
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        match &*media_type.to_ascii_lowercase() {
             "application/json" => match Json::from_request(request, &()).await {
                 Ok(Json(new)) => Ok(new),
                 // The extractor's 422 would read like a refused URL.

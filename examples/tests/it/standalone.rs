@@ -138,6 +138,58 @@ fn bad_input_gets_a_4xx_with_its_reason() {
 }
 
 #[test]
+fn media_types_are_known_in_any_case_and_with_parameters() {
+    let (_dir, mut service) = start(&[]);
+    let address = service.wait_for_address();
+    let json = r#"{"url": "http://example.com/"}"#;
+    for (content_type, body) in [
+        ("application/json; charset=utf-8", json),
+        ("Application/JSON", json),
+        (
+            "application/x-www-form-urlencoded ;charset=UTF-8",
+            "url=http://example.com/",
+        ),
+    ] {
+        let answer = post(address, "/links", content_type, body);
+        assert_eq!(answer.status, 201, "{content_type}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_problem_has_one_content_type_and_one_length() {
+    let (_dir, mut service) = start(&[]);
+    let address = service.wait_for_address();
+    for (accept, content_type) in [("*/*", "application/json"), ("text/html", "text/html")] {
+        let answer = get_with(address, "/nosuch1", &format!("Accept: {accept}\r\n"));
+        let types = answer.headers("content-type");
+        assert_eq!(types.len(), 1, "{answer:?}");
+        assert!(types[0].starts_with(content_type), "{answer:?}");
+        assert_eq!(answer.headers("content-length").len(), 1, "{answer:?}");
+    }
+}
+
+#[test]
+fn the_page_lists_the_twenty_newest_links() {
+    let (_dir, mut service) = start(&[]);
+    let address = service.wait_for_address();
+    let rows = || get(address, "/").body.matches("<td class=\"url\"").count();
+    assert!(get(address, "/").body.contains("No links yet"));
+    for number in 1..=21 {
+        let url = format!("url=http://example.com/{number}");
+        let form = "application/x-www-form-urlencoded";
+        assert_eq!(post(address, "/links", form, &url).status, 201);
+        assert_eq!(rows(), number.min(20));
+    }
+    let page = get(address, "/?created=%3Cb%3E");
+    assert_eq!(page.status, 200);
+    assert!(
+        !page.body.contains("Your short link"),
+        "what cannot be a code is not shown: {}",
+        page.body
+    );
+}
+
+#[test]
 fn debug_routes_sleep_and_report() {
     let (_dir, mut service) = start(&["--debug-routes"]);
     let address = service.wait_for_address();
