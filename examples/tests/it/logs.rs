@@ -76,6 +76,31 @@ fn both_ends_of_a_connection_can_be_in_the_access_log() {
 }
 
 #[test]
+fn formats_of_the_access_log_are_known_by_their_names() {
+    for (name, head, tail) in [
+        (
+            "common",
+            "127.0.0.1 - - [",
+            "\"GET /healthz HTTP/1.1\" 200 6",
+        ),
+        ("combined", "127.0.0.1 - - [", " 200 6 \"-\" \"-\""),
+        (
+            "vhost_combined",
+            "-:- 127.0.0.1 - - [",
+            " 200 6 \"-\" \"-\"",
+        ),
+    ] {
+        let (dir, mut service) = start(&["--log-format", name]);
+        get(service.wait_for_address(), "/healthz");
+        let line = eventually("the line", || log_lines(&dir, "access").pop());
+        assert!(
+            line.starts_with(head) && line.ends_with(tail),
+            "{name}: {line}"
+        );
+    }
+}
+
+#[test]
 fn statement_that_waits_is_told_of_by_the_sql_log_alone_and_when_it_was_asked_for() {
     for (slow, told) in [("20ms", true), ("1h", false)] {
         let (dir, mut service) = start(&["--slow-query", slow]);

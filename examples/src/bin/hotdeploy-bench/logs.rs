@@ -164,3 +164,73 @@ pub(crate) fn reported_lost(messages: &[String]) -> (u64, u64) {
         lost("lines of the SQL log were lost"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn sample(id: &str, end: Result<u16, String>) -> Sample {
+        Sample {
+            id: id.to_owned(),
+            began: Instant::now(),
+            took: Duration::ZERO,
+            slow: false,
+            end,
+            late: false,
+        }
+    }
+
+    #[test]
+    fn lines_that_are_missing_and_lines_too_many_are_told_apart() {
+        let access = |id, count| {
+            format!("{{\"request\":\"{id}\",\"generation\":3,\"sql_count\":{count}}}\n")
+        };
+        let sql = |id, op, outcome| {
+            format!("{{\"request\":\"{id}\",\"op\":\"{op}\",\"outcome\":\"{outcome}\"}}\n")
+        };
+        let mut logs = Logs::default();
+        let lines = [
+            access("good", 2),
+            access("twice", 0),
+            access("twice", 0),
+            access("less", 2),
+            access("more", 0),
+            access("broken", 0),
+            "torn".to_owned(),
+        ];
+        logs.read_access(lines.concat().as_bytes());
+        let lines = [
+            sql("good", "Exec", "ok"),
+            // What still runs, and what is no statement, does not count.
+            sql("good", "Query", "running"),
+            sql("good", "Begin", "ok"),
+            sql("good", "Query", "error"),
+            sql("less", "Query", "ok"),
+            sql("more", "Query", "ok"),
+        ];
+        logs.read_sql(lines.concat().as_bytes());
+        let failed = || Err("not answered: closed".to_owned());
+        let found = logs.compare(&[
+            sample("good", Ok(200)),
+            sample("twice", Ok(200)),
+            sample("less", Ok(200)),
+            sample("more", Ok(200)),
+            sample("lost", Ok(200)),
+            sample("broken", failed()),
+            sample("gone", failed()),
+        ]);
+        assert_eq!((logs.unreadable, found.lines, found.lines_lost), (1, 6, 1));
+        assert_eq!(found.lines_doubled, 1);
+        assert_eq!(found.failed_with_line, 1);
+        assert_eq!(found.failed_without_line, ["gone"]);
+        assert_eq!((found.statements, found.events), (4, 4));
+        assert_eq!((found.events_lost, found.events_doubled), (1, 1));
+        assert_eq!(found.generations, BTreeSet::from([3]));
+        assert_eq!(
+            (logs.generation("good"), logs.generation("gone")),
+            (Some(3), None)
+        );
+    }
+}
