@@ -44,8 +44,11 @@ impl Compression {
             return Ok(None);
         };
         let target = self.form().of(path);
-        if target.try_exists()? {
-            if !self.holds(&target, &file)? {
+        if fs::symlink_metadata(&target).is_ok() {
+            if !self
+                .holds(&target, &file)
+                .map_err(|error| naming(&target, &error))?
+            {
                 return Err(io::Error::new(
                     io::ErrorKind::AlreadyExists,
                     format!("{target:?} exists and is something else"),
@@ -53,7 +56,8 @@ impl Compression {
             }
         } else {
             let temporary = temporary(&target);
-            self.write(&file, &temporary)?;
+            self.write(&file, &temporary)
+                .map_err(|error| naming(&temporary, &error))?;
             precedence.give_way();
             fs::rename(&temporary, &target)?;
             if let Some(directory) = target.parent() {
@@ -124,6 +128,11 @@ impl Compression {
             result => result,
         }
     }
+}
+
+/// Says with which file besides the original something could not be done.
+fn naming(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{path:?}: {error}"))
 }
 
 fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {

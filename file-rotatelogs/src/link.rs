@@ -48,7 +48,10 @@ impl Link {
                 // What a process left that was killed between these calls.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     match fs::remove_file(&temporary) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            let told = format!("{temporary:?}: {error}");
+                            return Err(io::Error::new(error.kind(), told));
+                        }
                         _ => continue,
                     }
                 }

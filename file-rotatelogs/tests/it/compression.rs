@@ -2,7 +2,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::Duration;
 
 use file_rotatelogs::{Compression, RotateLogs};
@@ -166,6 +166,38 @@ fn compressed_file_of_other_contents_is_not_overwritten() {
             assert_eq!(contents(&compressed), b"ours\n");
         }
     }
+}
+
+#[test]
+fn what_is_in_the_way_of_a_compressed_file_is_named_and_left_alone() {
+    for name in ["a.2020.gz", ".a.2020.gz.tmp"] {
+        let scratch = Scratch::new();
+        let events = Events::default();
+        fs::write(scratch.join("a.2020"), "log\n").unwrap();
+        fs::create_dir(scratch.join(name)).unwrap();
+        let logs = events
+            .of(RotateLogs::builder(scratch.join("a.%Y")).compress(Compression::Gzip))
+            .build()
+            .unwrap();
+        assert!(logs.wait_for_housekeeping(PATIENCE));
+        let obstacle = format!("{:?}: ", scratch.join(name));
+        let told = events.all().concat();
+        assert!(
+            told.contains("cannot compress") && told.contains(&obstacle),
+            "{told}"
+        );
+        assert!(scratch.join(name).is_dir());
+    }
+    let scratch = Scratch::new();
+    fs::write(scratch.join("a.2020"), "log\n").unwrap();
+    symlink("nowhere", scratch.join("a.2020.gz")).unwrap();
+    let logs = RotateLogs::builder(scratch.join("a.%Y"))
+        .compress(Compression::Gzip)
+        .build()
+        .unwrap();
+    assert!(logs.wait_for_housekeeping(PATIENCE));
+    assert!(fs::read_link(scratch.join("a.2020.gz")).is_ok());
+    assert_eq!(contents(&scratch.join("a.2020")), b"log\n");
 }
 
 #[test]

@@ -151,3 +151,21 @@ fn file_in_the_place_of_the_link_is_left_alone() {
     assert_eq!(events.count("can link"), 1, "{:?}", events.all());
     assert_eq!(tree(scratch.path())["current"], "-> a.log.3");
 }
+
+#[test]
+fn what_is_in_the_way_of_the_next_link_is_named() {
+    let scratch = Scratch::new();
+    let events = Events::default();
+    fs::create_dir(scratch.join(".current.tmp")).unwrap();
+    let logs = events
+        .of(RotateLogs::builder(scratch.join("a.log")).link(scratch.join("current")))
+        .build()
+        .unwrap();
+    writeln!(&logs, "x").unwrap();
+    let told = events.all().concat();
+    let obstacle = format!("{:?}: ", scratch.join(".current.tmp"));
+    assert!(
+        told.contains("cannot link") && told.contains(&obstacle),
+        "{told}"
+    );
+}
