@@ -87,7 +87,7 @@ fn command_that_counts_is_killed_with_all_it_has_started_when_its_program_goes()
     wait_for_end(child);
     fleet.wait_for_log("pool: removed");
     fleet.wait("no file", || (!counts(&fleet)).then_some(()));
-    assert!(fleet.children().is_empty());
+    fleet.wait("no process", || fleet.children().is_empty().then_some(()));
 }
 
 #[test]
