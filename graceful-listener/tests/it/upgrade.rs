@@ -413,8 +413,8 @@ fn new_process_that_dies_before_it_is_heard_leaves_the_old_one_serving() {
     assert_eq!(generation_at(service.address()), "1");
 }
 
-#[test]
-fn old_process_reports_if_its_successor_ends_before_it() {
+/// A service that has been replaced and still answers a request, and its successor.
+fn replaced_while_it_answers() -> (Service, Client<TcpStream>, u32) {
     let service = Service::on_a_port(&[(set::DRAIN_TIMEOUT_MS, "600000")]);
     let mut client = Client::connect(service.address()).unwrap();
     client
@@ -425,6 +425,12 @@ fn old_process_reports_if_its_successor_ends_before_it() {
     service.signal(Signal::SIGUSR2);
     let new = service.generation(2).pid;
     service.wait_for("has taken over");
+    (service, client, new)
+}
+
+#[test]
+fn old_process_reports_if_its_successor_ends_before_it() {
+    let (service, _client, new) = replaced_while_it_answers();
     send(new, Signal::SIGKILL);
     let line = service.wait_for(&format!(
         "process {new} took over and has ended, signal: 9 (SIGKILL)"
@@ -434,15 +440,7 @@ fn old_process_reports_if_its_successor_ends_before_it() {
 
 #[test]
 fn successor_that_ends_as_it_should_is_no_error_of_its_predecessors() {
-    let service = Service::on_a_port(&[(set::DRAIN_TIMEOUT_MS, "600000")]);
-    let mut client = Client::connect(service.address()).unwrap();
-    client
-        .send("GET /sleep?ms=60000 HTTP/1.1\r\nHost: test\r\n\r\n")
-        .unwrap();
-    generation_at(service.address());
-    service.signal(Signal::SIGUSR2);
-    let new = service.generation(2).pid;
-    service.wait_for("has taken over");
+    let (service, _client, new) = replaced_while_it_answers();
     send(new, Signal::SIGTERM);
     let line = service.wait_for(&format!("process {new} took over and has ended, exit"));
     assert!(!line.contains("ERROR"), "{line}");
